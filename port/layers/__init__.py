@@ -1,0 +1,1 @@
+"""One module per Caffe layer type; ``registry`` finds them."""
