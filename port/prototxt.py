@@ -1,0 +1,175 @@
+"""Read and write nets, solvers and every other Caffe message, as text and as binary.
+
+A prototxt is data: reading one runs nothing, and what is wrong with it is a PrototxtError.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from port import schema
+from port.errors import PrototxtError
+from port.prototxt_text import parse_text, print_text
+from port.upgrade import upgrade_net, upgrade_solver
+
+LARGEST_TEXT = 16 * 2**20  # bytes; the text of the largest published nets is below 1 MB
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_SIGNATURES = {
+    b"\x89HDF": "an HDF5 file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"PK\x03\x04": "a zip archive (or a torch checkpoint)",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+}
+_WORDS = {"NetParameter": "a net", "SolverParameter": "a solver"}
+
+Source = str | os.PathLike[str] | bytes | Message
+
+
+def read_net(source: Source, notes: list[str] | None = None) -> Any:
+    """Read a NetParameter and upgrade it to today's schema.
+
+    source: a path, prototxt text, the bytes of a file, or a NetParameter (copied). Text or
+    binary is told by the content. notes: what was upgraded is appended to it, in words.
+    Raises PrototxtError.
+    """
+    net, where = _read(source, schema.NetParameter)
+    found = upgrade_net(net, where)
+    if not net.layer:
+        raise PrototxtError(f"{where}: the net has no layers")
+    if notes is not None:
+        notes += found
+    return net
+
+
+def read_solver(source: Source, notes: list[str] | None = None) -> Any:
+    """Read a SolverParameter and upgrade it; arguments and errors as for read_net."""
+    solver, where = _read(source, schema.SolverParameter)
+    found = upgrade_solver(solver, where)
+    if notes is not None:
+        notes += found
+    return solver
+
+
+def parse(text: str, message_class: Any, where: str = "text") -> Any:
+    """A message from its text; ``where`` names the file in errors. Raises PrototxtError."""
+    message = message_class()
+    parse_text(text, message, where)
+    return message
+
+
+def parse_binary(data: bytes, message_class: Any, where: str = "data") -> Any:
+    """A message from its bytes; raises PrototxtError when they are damaged or something else."""
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        kind = message_class.DESCRIPTOR.name
+        raise PrototxtError(
+            f"{where}: {len(data)} bytes that are no {kind}: damaged, cut short or another kind "
+            "of file"
+        ) from None
+
+
+def format_text(message: Any) -> str:
+    """The text of a message as Caffe prints it in its logs and tools."""
+    return print_text(message)
+
+
+def write_text(path: str | os.PathLike[str], message: Any) -> None:
+    """Write a message as text; the file appears whole or not at all."""
+    write_bytes(path, format_text(message).encode("ascii"))
+
+
+def write_binary(path: str | os.PathLike[str], message: Any) -> None:
+    """Write a message as binary; the file appears whole or not at all."""
+    write_bytes(path, message.SerializeToString(deterministic=True))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file through a temporary one beside it; raises PrototxtError when it cannot."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise PrototxtError(f"{target}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def resolve(path: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Path:
+    """Where a path named inside a file is: as given, else beside that file, else by bare name there.
+
+    beside: the file that names it, or its folder. When none exists, the path as given.
+    """
+    given = Path(path)
+    folder = Path(beside)
+    folder = folder if folder.is_dir() else folder.parent
+    for candidate in (given, folder / given, folder / given.name):
+        if candidate.exists():
+            return candidate
+    return given
+
+
+def _read(source: Source, message_class: Any) -> tuple[Any, str]:
+    """The message in a source, and how messages should call the source."""
+    if isinstance(source, Message):
+        message = message_class()
+        message.CopyFrom(source)
+        return message, "net" if message_class is schema.NetParameter else "solver"
+    if isinstance(source, bytes):
+        return _from_bytes(source, message_class, "data"), "data"
+    if isinstance(source, str) and _is_text(source):
+        return _from_bytes(source.encode("utf-8", "surrogateescape"), message_class, "text"), "text"
+    where = os.fspath(source)
+    return _from_bytes(_load(Path(where), message_class), message_class, where), where
+
+
+def _is_text(source: str) -> bool:
+    """Whether a string is prototxt text and not a path."""
+    return "\n" in source or "{" in source or re.match(r"\s*\w+\s*:\s*\S", source) is not None
+
+
+def _load(path: Path, message_class: Any) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PrototxtError(f"{path}: no such file") from None
+    except OSError as error:
+        raise PrototxtError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _from_bytes(data: bytes, message_class: Any, where: str) -> Any:
+    """Text or binary, told by the content."""
+    words = _WORDS[message_class.DESCRIPTOR.name]
+    if not data.strip():
+        raise PrototxtError(f"{where}: the file is empty, {words} is expected")
+    for signature, kind in _SIGNATURES.items():
+        if data.startswith(signature):
+            raise PrototxtError(f"{where}: this is {kind}, {words} is expected")
+    if _BINARY.search(data) is None:
+        return _from_text(data, message_class, where)
+    if message_class is schema.SolverParameter:
+        raise PrototxtError(f"{where}: this is a binary file, a solver is text")
+    return parse_binary(data, message_class, where)
+
+
+def _from_text(data: bytes, message_class: Any, where: str) -> Any:
+    if len(data) > LARGEST_TEXT:
+        raise PrototxtError(
+            f"{where}: {len(data)} bytes of text, more than the {LARGEST_TEXT} read at most"
+        )
+    # Comments may be in any encoding; strings are checked to be UTF-8 as they are read.
+    text = data.decode("utf-8-sig", "surrogateescape")
+    return parse(text, message_class, where)
