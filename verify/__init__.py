@@ -1,0 +1,1 @@
+"""Face verification as evaluation.m does it. May import ``port`` and ``converters``."""
