@@ -80,6 +80,7 @@ class Layer(nn.Module):
         self._check_fields()
         if self.loss and not self.spec.loss_weight:
             self.spec.loss_weight.append(1.0)
+        self.bottom_shapes: list[Shape] = list(bottoms)
         self.top_shapes: list[Shape] = [tuple(shape) for shape in self.setup(list(bottoms))]
 
     @property

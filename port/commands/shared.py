@@ -1,0 +1,94 @@
+"""Options and small decisions that several commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from port.errors import SolverError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N",
+    help="Where to compute; auto takes a GPU where there is one.",
+)
+
+data_options: list[Callable[..., Any]] = [
+    click.option("--source", type=click.Path(), help="Image list, in place of the net's own."),
+    click.option("--root", type=click.Path(), help="Folder in front of the list's paths."),
+    click.option("--batch-size", type=click.IntRange(1), help="In place of the net's own."),
+    click.option("--workers", type=click.IntRange(0), help="Decoding threads [default: cores]."),
+    click.option("--skip-bad", is_flag=True, help="Leave unreadable images out and count them."),
+]
+
+
+def add(options: list[Callable[..., Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator that adds a list of click options, in the order they are listed."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def pick_device(name: str, wants_gpu: bool = False) -> str:
+    """The torch device of ``--device``; auto falls back to the CPU and says so once.
+
+    Raises SolverError for a CUDA device that is not there.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "auto":
+        if wants_gpu and not available:
+            click.echo("solver_mode is GPU, but no GPU is usable here: on the CPU", err=True)
+        return "cuda" if available and wants_gpu else "cpu"
+    if name.startswith("cuda") and not available:
+        raise SolverError(f"--device {name}: no usable GPU here; take --device cpu or auto")
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise click.BadParameter(f"'{name}' is no device: auto, cpu, cuda or cuda:N") from error
+
+
+def override_data(param: Any, source: str | None, root: str | None, batch: int | None) -> None:
+    """Write ``--source``, ``--root`` and ``--batch-size`` into a net's data layers."""
+    for layer in param.layer:
+        if layer.type == "ImageData":
+            _set(layer.image_data_param, source=source, batch_size=batch, root_folder=_folder(root))
+        elif layer.type == "Data":
+            _set(layer.data_param, source=source, batch_size=batch)
+        elif layer.type == "HDF5Data":
+            _set(layer.hdf5_data_param, source=source, batch_size=batch)
+
+
+def _folder(root: str | None) -> str | None:
+    """Caffe glues root_folder and path together, so a folder needs its slash."""
+    return root if root is None or root.endswith("/") else f"{root}/"
+
+
+def _set(message: Any, **values: Any) -> None:
+    for field, value in values.items():
+        if value is not None:
+            setattr(message, field, value)
+
+
+def print_table(table: Table) -> None:
+    """Print a rich table; into a pipe it keeps its full width, with nothing cut off."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(table)
