@@ -1,4 +1,4 @@
-"""Writes the SphereFace nets of this folder: ``python reference_prototxt/generate.py [FOLDER]``.
+"""Writes the SphereFace nets of reference_prototxt/: ``python tests/reference_nets.py``.
 
 The nets differ only in how many residual units each stage has (SphereFace paper, table 2; in the
 64-layer net the authors released, stage 2 has 7 units where the table has 8).
@@ -6,9 +6,9 @@ The nets differ only in how many residual units each stage has (SphereFace paper
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+FOLDER = Path(__file__).parents[1] / "reference_prototxt"
 WIDTHS = (64, 128, 256, 512)
 UNITS = {
     4: (0, 0, 0, 0),
@@ -186,14 +186,20 @@ def body(units: tuple[int, ...]) -> str:
     return text + EMBEDDING.format(bottom=bottom)
 
 
-def nets(layers: int) -> dict[str, str]:
-    """File name → text of the train and the deploy net; 20 layers is the plain "sphereface"."""
+def file_names(layers: int) -> tuple[str, str]:
+    """The train and the deploy net's file; 20 layers is the plain "sphereface"."""
     stem = "sphereface" if layers == 20 else f"sphereface_{layers}"
+    return f"{stem}_model.prototxt", f"{stem}_deploy.prototxt"
+
+
+def nets(layers: int) -> dict[str, str]:
+    """File name → text of the train and the deploy net."""
+    model, deploy = file_names(layers)
     name = f'name: "SpherefaceNet-{layers}"\n'
     middle = body(UNITS[layers])
     return {
-        f"{stem}_model.prototxt": name + DATA + middle + HEAD,
-        f"{stem}_deploy.prototxt": name + DEPLOY_INPUT + middle,
+        model: name + DATA + middle + HEAD,
+        deploy: name + DEPLOY_INPUT + middle,
     }
 
 
@@ -226,6 +232,5 @@ def files() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
     for file_name, text in files().items():
-        (folder / file_name).write_text(text, encoding="utf-8", newline="\n")
+        (FOLDER / file_name).write_text(text, encoding="utf-8", newline="\n")
