@@ -1,0 +1,1 @@
+"""Caffe's solver: rates, update rules, the training loop, snapshots and the log."""
