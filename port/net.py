@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +48,8 @@ class Net(nn.Module):
 
     def __init__(self, param: Any, context: Context) -> None:
         super().__init__()
+        self._anchor: torch.Tensor
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.param = insert_splits(param)
         self.outputs: list[str] = []
         self.memory_format = torch.contiguous_format
@@ -70,6 +71,11 @@ class Net(nn.Module):
     def params(self) -> dict[str, list[nn.Parameter]]:
         """Layer name → its parameters in Caffe's blob order, for layers that have any."""
         return {layer.name: layer.blobs for layer in self.layers if layer.blob_names}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the net computes."""
+        return self._anchor.device
 
     @property
     def data_layers(self) -> list[DataLayer]:
@@ -129,17 +135,18 @@ class Net(nn.Module):
 
         Splits hand out distinct tensors here, so that each top can keep a gradient of its own.
         """
-        env = dict(zip(self.inputs, self._feed((), dict(inputs or {})), strict=True))
+        fed = zip(self.inputs, self._feed((), dict(inputs or {})), strict=True)
+        env = {name: value for name, value in fed if value is not None}
         for layer, step in zip(self.layers, self._steps, strict=True):
             bottoms = {name: env[name] for name in layer.spec.bottom}
             if isinstance(layer, DataLayer):
-                tops = [env[name] for name in layer.spec.top]
+                tops = [env[name] for name in layer.spec.top if name in env]
             elif layer.type == "Split":
                 tops = [env[step.bottoms[0]].view_as(env[step.bottoms[0]]) for _ in step.tops]
             else:
-                tops = _as_list(layer(*(self._flowing(step, env))))
-            env.update(zip(layer.spec.top, tops, strict=True))
-            yield layer, bottoms, {name: env[name] for name in layer.spec.top}
+                tops = as_list(layer(*(self._flowing(step, env))))
+            env.update(zip(layer.spec.top, tops, strict=False))
+            yield layer, bottoms, dict(zip(layer.spec.top, tops, strict=False))
 
     def share_weights(self, other: Net) -> None:
         """Use the parameters of ``other``'s layers of the same name: one tensor, two nets."""
@@ -211,7 +218,6 @@ class Net(nn.Module):
             entry.parameter.requires_grad_(entry.lr_mult != 0)
 
     def _finish(self) -> None:
-        self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self._steps = [_Step.of(layer) for layer in self.layers]
         self._read = {bottom for step in self._steps for bottom in step.bottoms}
         available: set[str] = set()
@@ -238,7 +244,7 @@ class Net(nn.Module):
         """The fx graph that returns outputs, loss blobs and ``blobs``, in that order."""
         graph = fx.Graph()
         env = {name: graph.placeholder(_identifier(name)) for name in self.inputs}
-        for (path, layer), step in zip(self.named_children(), self._steps, strict=True):
+        for path, layer, step in zip(self._modules, self.layers, self._steps, strict=True):
             if isinstance(layer, DataLayer):
                 continue
             if layer.type == "Split":
@@ -259,7 +265,7 @@ class Net(nn.Module):
 
     def _feed(
         self, args: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
-    ) -> list[torch.Tensor]:
+    ) -> list[torch.Tensor | None]:
         names = self.inputs
         if args:
             if len(args) != 1 or len(names) != 1 or named:
@@ -274,13 +280,11 @@ class Net(nn.Module):
         missing = [name for name in names if name not in named and name in self._read]
         if missing:
             raise NetError(f"input '{missing[0]}' is missing; the net's inputs are {names}")
-        return [self.placed(named.get(name)) for name in names]
+        return [self.placed(named[name]) if name in named else None for name in names]
 
-    def placed(self, value: torch.Tensor | None) -> torch.Tensor | None:
+    def placed(self, value: torch.Tensor) -> torch.Tensor:
         """An input on the net's device, in the memory format its convolutions like best."""
-        if value is None:
-            return None
-        value = value.to(self._anchor.device, non_blocking=True)
+        value = value.to(self.device, non_blocking=True)
         return value.contiguous(memory_format=self.memory_format) if value.dim() == 4 else value
 
     def _misfit(self, fed: Sequence[torch.Tensor | None]) -> str:
@@ -311,7 +315,9 @@ class _Step:
         spec = layer.spec
         flows = tuple(spec.propagate_down) or (True,) * len(spec.bottom)
         if len(flows) != len(spec.bottom):
-            layer.refuse(f"propagate_down is given {len(flows)} times for {len(spec.bottom)} bottoms")
+            layer.refuse(
+                f"propagate_down is given {len(flows)} times for {len(spec.bottom)} bottoms"
+            )
         return _Step(tuple(spec.bottom), tuple(spec.top), flows)
 
 
@@ -355,7 +361,8 @@ def _identifier(name: str) -> str:
     return f"_{word}" if not word or word[0].isdigit() else word
 
 
-def _as_list(tops: Any) -> list[torch.Tensor]:
+def as_list(tops: Any) -> list[torch.Tensor]:
+    """What a layer's forward returned, as one tensor for each top."""
     return list(tops) if isinstance(tops, (tuple, list)) else [] if tops is None else [tops]
 
 
@@ -373,8 +380,9 @@ def _emit_call(
         env[tops[0]] = node
     else:
         for i, top in enumerate(tops):
-            pick = (operator.getitem, (node, i), {}, _identifier(top))
-            env[top] = graph.create_node("call_function", *pick)
+            env[top] = graph.create_node(
+                "call_function", operator.getitem, (node, i), name=_identifier(top)
+            )
 
 
 def load_net(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from port.commands.shared import HELP, print_table
+from port.commands.shared import HELP, SHAPE_HELP, parse_shape, print_table
 
 if TYPE_CHECKING:
     from port.layers.layer import Layer
@@ -26,7 +26,7 @@ WEIGHT_FILES = {".caffemodel", ".h5"}
     show_default=True,
     help="Which layers of a net to show.",
 )
-@click.option("--shape", default="3,112,96", show_default=True, metavar="C,H,W", help="Image size where the prototxt has none.")
+@click.option("--shape", default="3,112,96", show_default=True, metavar="C,H,W", help=SHAPE_HELP)
 @click.option("--code", is_flag=True, help="Print the generated Python instead.")
 def info(file: Path, phase: str, shape: str, code: bool) -> None:
     """Show a net's layers with shapes, parameters and MACs; or what a weight file holds.
@@ -45,21 +45,11 @@ def info(file: Path, phase: str, shape: str, code: bool) -> None:
         return
     from port.net import load_net
 
-    net = load_net(file, phase=phase, open_data=False, input_shape=_shape(shape))
+    net = load_net(file, phase=phase, open_data=False, input_shape=parse_shape(shape))
     if code:
         click.echo(net.code)
     else:
         _show_net(net)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) != 3 or min(shape) < 1:
-        raise click.BadParameter(f"'{text}' is not C,H,W, such as 3,112,96", param_hint="--shape")
-    return shape
 
 
 def _show_net(net: Net) -> None:
@@ -77,7 +67,9 @@ def _show_net(net: Net) -> None:
         seen.update(id(blob) for blob in new)
         counts = (sum(blob.numel() for blob in new), macs(layer))
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        table.add_row(layer.name, layer.type, _tops(layer), *(f"{n:,}" if n else "" for n in counts))
+        table.add_row(
+            layer.name, layer.type, _tops(layer), *(f"{n:,}" if n else "" for n in counts)
+        )
     print_table(table)
     click.echo(f"{totals[0]:,} parameters, {totals[1]:,} MACs for one image")
     click.echo(f"inputs: {_blobs(net, net.inputs)}\noutputs: {_blobs(net, net.outputs)}")

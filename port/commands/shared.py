@@ -12,6 +12,7 @@ from port.errors import SolverError
 if TYPE_CHECKING:
     from rich.table import Table
 
+SHAPE_HELP = "Image size, where the prototxt states none."
 HELP = {"help_option_names": ["-h", "--help"]}
 
 device_option = click.option(
@@ -60,6 +61,17 @@ def pick_device(name: str, wants_gpu: bool = False) -> str:
         return str(torch.device(name))
     except RuntimeError as error:
         raise click.BadParameter(f"'{name}' is no device: auto, cpu, cuda or cuda:N") from error
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """``--shape``'s "3,112,96" as (3, 112, 96)."""
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 3 or min(shape) < 1:
+        raise click.BadParameter(f"'{text}' is not C,H,W, such as 3,112,96", param_hint="--shape")
+    return shape
 
 
 def override_data(param: Any, source: str | None, root: str | None, batch: int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from port import schema
-from port.layers.layer import Layer, Shape
 from port.layers.labels import check_labels
+from port.layers.layer import Layer, Shape
 
 
 def lambda_at(iteration: int, base: float, gamma: float, power: float, lambda_min: float) -> float:
@@ -135,6 +135,18 @@ def _correct_label_rows(ctx: FunctionCtx, grad: torch.Tensor, grad_x: torch.Tens
     grad_x.addcmul_(x, (label_grad * (b / length)).unsqueeze(1))
 
 
+def caffe_margin(
+    x: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, lambda_: float, margin: str
+) -> torch.Tensor:
+    """A-Softmax logits (M, N) of x (M, K), unit rows W (N, K), label (M,), with Caffe's gradients.
+
+    To W: gᵀ x. To x: the label's part has the direction of the gradient and a length fixed by
+    normalisation. Source: as MarginInnerProduct, Forward and Backward.
+    """
+    logits: torch.Tensor = _CaffeMargin.apply(x, weight, label, lambda_, margin)  # type: ignore[no-untyped-call]
+    return logits
+
+
 class _ExactPsi(torch.autograd.Function):
     """psi(c) with its true derivative; the signs are constants between the segments' ends."""
 
@@ -165,7 +177,7 @@ def exact_margin(
     index = label.unsqueeze(1)
     label_logit = logits.gather(1, index).squeeze(1)
     norm = torch.linalg.vector_norm(x, dim=1)
-    psi = _ExactPsi.apply(label_logit / norm, margin)
+    psi = _ExactPsi.apply(label_logit / norm, margin)  # type: ignore[no-untyped-call]
     blended = (norm * psi + lambda_ * label_logit) / (1 + lambda_)
     return logits.scatter(1, index, blended.unsqueeze(1))
 
@@ -188,7 +200,7 @@ class MarginInnerProduct(Layer):
     )
     bottoms = (2, 2)
     tops = (1, 2)
-    label_bottom: ClassVar[int] = 1
+    weight: torch.Tensor
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         x, label = bottoms
@@ -229,7 +241,7 @@ class MarginInnerProduct(Layer):
         classes = label.reshape(-1).long()
         check_labels(self, classes, self.outputs)
         self._normalise_rows()
-        head = exact_margin if self.context.gradient == "exact" else _CaffeMargin.apply
+        head = exact_margin if self.context.gradient == "exact" else caffe_margin
         logits = head(rows, self.weight, classes, lambda_, self.margin)
         logits = logits.reshape(*lead, self.outputs)
         return (logits, x.new_full((1,), lambda_)) if len(self.spec.top) == 2 else logits
