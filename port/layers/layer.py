@@ -53,7 +53,7 @@ class Layer(nn.Module):
     A layer refuses what Caffe refuses by ``self.refuse("what was expected and found")``.
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # type: ignore[assignment]  # Module.type() casts; Net keeps it
     param_field: ClassVar[str] = ""
     """The layer's own message in LayerParameter, such as ``convolution_param``."""
     fields: ClassVar[frozenset[str]] = frozenset()
@@ -148,6 +148,7 @@ def _count(low: int, high: int | None) -> str:
 class DataLayer(Layer):
     """A layer without bottoms whose tops are fed: by the caller, or by its own batches."""
 
+    type: ClassVar[str]
     bottoms = (0, 0)
     backward_to = False
 
