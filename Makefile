@@ -35,5 +35,6 @@ $(READY): setup.cfg constraints.txt
 	$(PINNED) --editable ".[dev]"
 	@$(BIN)/python -c "import cv2" 2>/dev/null || { \
 	  echo "opencv-python does not load here (libGL is missing): taking opencv-python-headless"; \
-	  $(PIP) uninstall --yes opencv-python && $(PINNED) opencv-python-headless; }
+	  $(PIP) uninstall --yes opencv-python && $(PINNED) opencv-python-headless && \
+	  $(BIN)/python -c "import cv2"; }
 	@touch $@
