@@ -22,6 +22,8 @@ class InnerProduct(Layer):
     fields = frozenset(
         {"num_output", "bias_term", "weight_filler", "bias_filler", "axis", "transpose"}
     )
+    weight: torch.Tensor
+    bias: torch.Tensor | None
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         bottom, param = bottoms[0], self.param
@@ -35,6 +37,8 @@ class InnerProduct(Layer):
         self.add_blob("weight", size[::-1] if self.transposed else size, param.weight_filler)
         if param.bias_term:
             self.add_blob("bias", (self.outputs,), param.bias_filler)
+        else:
+            self.bias = None
         return [(*bottom[: self.first_axis], self.outputs)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,4 +49,4 @@ class InnerProduct(Layer):
                 f"has {rows.shape[-1]}; feed the size that the net was written for"
             )
         weight = self.weight.t() if self.transposed else self.weight
-        return F.linear(rows, weight, self.bias if len(self.blob_names) > 1 else None)
+        return F.linear(rows, weight, self.bias)
