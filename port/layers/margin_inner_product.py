@@ -90,9 +90,9 @@ class _CaffeMargin(torch.autograd.Function):
         margin: str,
     ) -> torch.Tensor:
         logits = F.linear(x, weight)
-        # weight.data: a second forward renormalises unit rows in place before this backward
-        # (a net that is run twice), which changes nothing that autograd should object to.
-        ctx.weight = weight.data
+        # Not saved for backward: a second forward before it (a net run twice) normalises the
+        # unit rows again in place, which is no change that autograd should object to.
+        ctx.weight = weight.detach()
         ctx.lambda_, ctx.margin = lambda_, margin
         if margin == "SINGLE":
             ctx.save_for_backward(x)
@@ -249,5 +249,4 @@ class MarginInnerProduct(Layer):
     @torch.no_grad()
     def _normalise_rows(self) -> None:
         """Unit rows, written into the parameter; no epsilon: a zero row becomes NaN."""
-        weight = self.weight.data
-        weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True))
+        self.weight.div_(torch.linalg.vector_norm(self.weight, dim=1, keepdim=True))
