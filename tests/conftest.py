@@ -33,10 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = data_folder()
     for item in items:
         for mark in item.iter_markers("data"):
-            missing = [part for part in mark.args or ("",) if not (folder / part).exists()]
-            if missing:
-                path = f"../{folder.parent.name}/{folder.name}/{missing[0]}".rstrip("/")
-                item.add_marker(pytest.mark.skip(reason=f"no {path} and no ${VARIABLE}"))
+            for part in mark.args or (".",):
+                if not (folder / part).exists():
+                    reason = f"no {(Path('data') / part)} in ../shared, and none by ${VARIABLE}"
+                    item.add_marker(pytest.mark.skip(reason=reason))
     _skip_without_gpu([item for item in items if item.get_closest_marker("cuda")])
 
 
