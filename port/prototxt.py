@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from google.protobuf.message import DecodeError, Message
 
 from port import schema
 from port.errors import PrototxtError
-from port.prototxt_text import parse_text, print_text
+from port.prototxt_text import FILES, parse_text, print_text
 from port.upgrade import upgrade_net, upgrade_solver
 
-LARGEST_TEXT = 16 * 2**20  # bytes; the text of the largest published nets is below 1 MB
+LARGEST_BINARY = 2**31 - 1  # bytes
+LARGEST_TEXT = 4 * 2**20  # bytes; the text of the largest published nets is below 1 MB
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _SIGNATURES = {
     b"\x89HDF": "an HDF5 file",
@@ -28,8 +30,6 @@ _SIGNATURES = {
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
 }
-_WORDS = {"NetParameter": "a net", "SolverParameter": "a solver"}
-
 Source = str | os.PathLike[str] | bytes | Message
 
 
@@ -43,7 +43,7 @@ def read_net(source: Source, notes: list[str] | None = None) -> Any:
     net, where = _read(source, schema.NetParameter)
     found = upgrade_net(net, where)
     if not net.layer:
-        raise PrototxtError(f"{where}: the net has no layers")
+        raise PrototxtError(f"{where}: a net without layers")
     if notes is not None:
         notes += found
     return net
@@ -68,13 +68,33 @@ def parse(text: str, message_class: Any, where: str = "text") -> Any:
 def parse_binary(data: bytes, message_class: Any, where: str = "data") -> Any:
     """A message from its bytes; raises PrototxtError when they are damaged or something else."""
     try:
-        return message_class.FromString(data)
-    except DecodeError:
-        kind = message_class.DESCRIPTOR.name
+        message = message_class.FromString(data)
+        sound = _strings_are_text(message)
+    except (DecodeError, UnicodeDecodeError):
+        sound = False
+    if not sound:
         raise PrototxtError(
-            f"{where}: {len(data)} bytes that are no {kind}: damaged, cut short or another kind "
-            "of file"
-        ) from None
+            f"{where}: these {len(data)} bytes are no {message_class.DESCRIPTOR.name}: damaged, "
+            "cut short or another kind of file"
+        )
+    return message
+
+
+def _strings_are_text(message: Any) -> bool:
+    """Whether every string is UTF-8: protobuf hands out bytes for those that are not."""
+    kind = schema.fields(message.DESCRIPTOR.name)
+    for descriptor, content in message.ListFields():
+        field = kind[descriptor.name]
+        values = content if field.repeated else (content,)
+        if field.type == "string" and not all(isinstance(value, str) for value in values):
+            return False
+        if (
+            schema.is_message(field)
+            and field.type != "BlobProto"
+            and not all(_strings_are_text(value) for value in values)
+        ):
+            return False
+    return True
 
 
 def format_text(message: Any) -> str:
@@ -95,7 +115,10 @@ def write_binary(path: str | os.PathLike[str], message: Any) -> None:
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file through a temporary one beside it; raises PrototxtError when it cannot."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    except ValueError:
+        raise PrototxtError(f"{str(path)!r} is no file name to write to") from None
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -105,11 +128,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     except OSError as error:
         raise PrototxtError(f"{target}: cannot be written: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def resolve(path: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Path:
-    """Where a path named inside a file is: as given, else beside that file, else by bare name there.
+    """Where a path that a file names is: as given, else beside the file, else by bare name there.
 
     beside: the file that names it, or its folder. When none exists, the path as given.
     """
@@ -117,7 +141,7 @@ def resolve(path: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Pat
     folder = Path(beside)
     folder = folder if folder.is_dir() else folder.parent
     for candidate in (given, folder / given, folder / given.name):
-        if candidate.exists():
+        if os.path.exists(candidate):
             return candidate
     return given
 
@@ -131,30 +155,41 @@ def _read(source: Source, message_class: Any) -> tuple[Any, str]:
     if isinstance(source, bytes):
         return _from_bytes(source, message_class, "data"), "data"
     if isinstance(source, str) and _is_text(source):
-        return _from_bytes(source.encode("utf-8", "surrogateescape"), message_class, "text"), "text"
+        return _from_bytes(source.encode("utf-8", "surrogatepass"), message_class, "text"), "text"
     where = os.fspath(source)
-    return _from_bytes(_load(Path(where), message_class), message_class, where), where
+    return _from_bytes(_load(where), message_class, where), where
 
 
 def _is_text(source: str) -> bool:
     """Whether a string is prototxt text and not a path."""
-    return "\n" in source or "{" in source or re.match(r"\s*\w+\s*:\s*\S", source) is not None
+    if os.path.exists(source):
+        return False
+    return (
+        not source.strip()
+        or "\n" in source
+        or "{" in source
+        or re.match(r"\s*\w+\s*:\s*\S", source) is not None
+    )
 
 
-def _load(path: Path, message_class: Any) -> bytes:
+def _load(path: str) -> bytes:
     try:
-        return path.read_bytes()
+        if os.path.getsize(path) > LARGEST_BINARY:
+            raise PrototxtError(f"{path}: larger than the 2 GiB that protobuf can read")
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError:
         raise PrototxtError(f"{path}: no such file") from None
-    except OSError as error:
-        raise PrototxtError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PrototxtError(f"{path!r} cannot be read: {reason}") from None
 
 
 def _from_bytes(data: bytes, message_class: Any, where: str) -> Any:
     """Text or binary, told by the content."""
-    words = _WORDS[message_class.DESCRIPTOR.name]
+    words = FILES[message_class.DESCRIPTOR.name]
     if not data.strip():
-        raise PrototxtError(f"{where}: the file is empty, {words} is expected")
+        raise PrototxtError(f"{where}: nothing in it, {words} is expected")
     for signature, kind in _SIGNATURES.items():
         if data.startswith(signature):
             raise PrototxtError(f"{where}: this is {kind}, {words} is expected")

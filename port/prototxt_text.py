@@ -11,7 +11,7 @@ from typing import Any
 from port import schema
 from port.errors import PrototxtError, close_matches
 from port.proto_file import Field
-from port.tokens import Scanner, Token
+from port.tokens import LONGEST_SHOWN, Scanner, Token
 
 _INTEGERS = {
     "int32": (-(2**31), 2**31 - 1),
@@ -21,10 +21,11 @@ _INTEGERS = {
 _BOOLS = {"true": True, "True": True, "t": True, "1": True} | {
     "false": False, "False": False, "f": False, "0": False
 }  # fmt: skip
+FILES = {"NetParameter": "a net", "SolverParameter": "a solver"}  # files and their words
 _LONGEST_NUMBER = 400  # characters; a double written in full has fewer
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|[\x00-\x7f]|[^\x00-\x7f]+)")
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b", b"f": b"\f",
             b"v": b"\v", b"\\": b"\\", b"'": b"'", b'"': b'"', b"?": b"?"}  # fmt: skip
 
@@ -52,7 +53,7 @@ def _fields(scanner: Scanner, message: Any, closing: Token | None) -> None:
         name = scanner.take_kind("name", f"a field of {kind}")
         field = known.get(name.text)
         if field is None:
-            raise scanner.error(_unknown_field(name.text, kind), name.at)
+            raise scanner.error(_unknown_field(name.text, kind, not seen), name.at)
         if name.text in seen and not field.repeated:
             raise scanner.error(f"{kind}.{name.text} is given twice", name.at)
         seen.add(name.text)
@@ -60,12 +61,15 @@ def _fields(scanner: Scanner, message: Any, closing: Token | None) -> None:
         scanner.take_if(",", ";")
 
 
-def _unknown_field(name: str, kind: str) -> str:
-    """A field that belongs to a file of another kind says so; otherwise close matches."""
-    files = {"NetParameter": "a net", "SolverParameter": "a solver"}
-    for other, words in files.items():
-        if kind in files and other != kind and name in schema.fields(other):
-            return f"this is {words} (it has '{name}'), {files[kind]} is expected"
+def _unknown_field(name: str, kind: str, first: bool) -> str:
+    """Say so when the field, or from the first one on the file, belongs to another kind of file."""
+    expected = FILES.get(kind)
+    name = name[:LONGEST_SHOWN]
+    for other, words in FILES.items():
+        if expected and other != kind and name in schema.fields(other):
+            if first:
+                return f"this is {words} (it has '{name}'), {expected} is expected"
+            return f"{kind} has no field '{name}': it belongs in {words}"
     return f"{kind} has no field '{name}'{close_matches(name, schema.fields(kind))}"
 
 
@@ -119,7 +123,7 @@ def _scalar(scanner: Scanner, kind: str, field: Field) -> Any:
 def _wrong(scanner: Scanner, kind: str, field: Field, token: Token | None = None) -> PrototxtError:
     wanted = {"bool": "true or false", "string": "a string in quotes"}.get(field.type)
     wanted = wanted or f"{'an' if field.type[0] in 'i' else 'a'} {field.type}"
-    found = scanner.found() if token is None else f"'{token.text[:40]}'"
+    found = scanner.found() if token is None else f"'{token.text[:LONGEST_SHOWN]}'"
     at = None if token is None else token.at
     return scanner.error(f"{kind}.{field.name} takes {wanted}, found {found}", at)
 
@@ -127,10 +131,9 @@ def _wrong(scanner: Scanner, kind: str, field: Field, token: Token | None = None
 def _enum(scanner: Scanner, kind: str, field: Field, values: dict[str, int]) -> int:
     """An enum's value by name, or by number as some released files have it."""
     token = scanner.token
-    if token.kind == "number" and token.text.isdigit() and int(token.text[:9]) in values.values():
-        return int(scanner.take().text)
-    if token.kind == "name" and token.text in values:
-        return values[scanner.take().text]
+    by_word = values | {str(number): number for number in values.values()}
+    if token.text in by_word and token.kind in ("name", "number"):
+        return by_word[scanner.take().text]
     raise scanner.error(
         f"{kind}.{field.name} cannot be {scanner.found()}{close_matches(token.text, values)}: "
         f"it is one of {', '.join(values)}"
@@ -153,7 +156,7 @@ def _integer(scanner: Scanner, kind: str, field: Field) -> int:
     if not low <= value <= high:
         raise scanner.error(
             f"{kind}.{field.name} is {field.type}: {low} to {high}, "
-            f"found {'-' if negative else ''}{token.text[:40]}",
+            f"found {'-' if negative else ''}{token.text[:LONGEST_SHOWN]}",
             start.at,
         )
     scanner.take()
@@ -180,7 +183,9 @@ def _float(scanner: Scanner, kind: str, field: Field) -> float:
     except OverflowError:
         finite = False
     if not finite:
-        raise scanner.error(f"{kind}.{field.name}: {token.text[:40]} is too large for {field.type}")
+        raise scanner.error(
+            f"{kind}.{field.name}: {token.text[:LONGEST_SHOWN]} is too large for {field.type}"
+        )
     scanner.take()
     return -value if negative else value
 
@@ -200,7 +205,14 @@ def _bytes(scanner: Scanner, kind: str, field: Field) -> bytes:
         token = scanner.take()
         if _SURROGATES.search(token.text):
             raise scanner.error(f"{kind}.{field.name}: the string is not UTF-8", token.at)
-        parts.append(_ESCAPE.sub(_unescape, token.text[1:-1].encode("utf-8")))
+        try:
+            parts.append(_ESCAPE.sub(_unescape, token.text[1:-1].encode("utf-8")))
+        except KeyError as escape:
+            unknown = "\\" + escape.args[0].decode("utf-8")
+            raise scanner.error(
+                f"{kind}.{field.name}: unknown escape {unknown} (in a path write / or \\\\)",
+                token.at,
+            ) from None
     return b"".join(parts)
 
 
@@ -210,7 +222,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
         return bytes([int(code[1:], 16)])
     if code.isdigit():
         return bytes([int(code, 8) & 0xFF])
-    return _ESCAPED.get(code, b"\\" + code)
+    return _ESCAPED[code]
 
 
 def _string(scanner: Scanner, kind: str, field: Field) -> str:

@@ -4,7 +4,8 @@
     net = schema.NetParameter()
 
 They live in a private descriptor pool: another ``package caffe`` in protobuf's default pool
-(pycaffe, OpenCV's or coremltools' bindings) does not clash with them. No protoc is needed.
+(pycaffe's, for one) does not clash with them. No protoc is needed. The messages do not pickle:
+send ``message.SerializeToString()`` to another process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from port.proto_file import Field, file_descriptor, read_proto
 
 
 def data_folder(name: str) -> Path:
-    """Folder of the project's data files: inside the package in a wheel, beside it in a checkout."""
+    """A folder of data files: "proto" or "reference_prototxt".
+
+    Inside the package when installed from a wheel, beside it in a checkout.
+    """
     here = Path(__file__).resolve().parent
     installed = here / name
     return installed if installed.is_dir() else here.parent / name
@@ -59,7 +63,7 @@ def enum_values(message: str, field: Field) -> dict[str, int] | None:
 
 
 def enum(name: str, value: str) -> int:
-    """Number of an enum's value: ``enum("Phase", "TRAIN")``, ``enum("LRNParameter.Engine", ...)``."""
+    """Number of a value: ``enum("Phase", "TRAIN")``, ``enum("DataParameter.DB", "LMDB")``."""
     return _PROTO.enums[name][value]
 
 

@@ -11,7 +11,7 @@ from port.errors import PrototxtError
 # The last two alternatives make every match succeed: no backtracking on hostile text.
 _PATTERN = r"""[ \t\r\n\f\v]*(?:%s[ \t\r\n\f\v]*)*(?:
   (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-| (?P<number>\.?[0-9](?:[eE][+-]|[A-Za-z0-9_.])*)
+| (?P<number>\.?[0-9][A-Za-z0-9_.]*(?:(?<=[eE])[+-][A-Za-z0-9_.]*)*)
 | (?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')
 | (?P<symbol>[][{}<>():;,=.-])
 | (?P<end>\Z)
@@ -19,6 +19,8 @@ _PATTERN = r"""[ \t\r\n\f\v]*(?:%s[ \t\r\n\f\v]*)*(?:
 )"""
 PROTOTXT_TOKENS = re.compile(_PATTERN % r"\#[^\n]*(?:\n|\Z)", re.VERBOSE | re.DOTALL)
 PROTO_TOKENS = re.compile(_PATTERN % r"//[^\n]*(?:\n|\Z)", re.VERBOSE | re.DOTALL)
+
+LONGEST_SHOWN = 40  # characters of a token in a message
 
 
 class Token(NamedTuple):
@@ -88,4 +90,4 @@ class Scanner:
         if self.token.kind == "end":
             return "the end of the file"
         text = self.token.text
-        return f"'{text}'" if len(text) <= 40 else f"'{text[:37]}...'"
+        return f"'{text}'" if len(text) <= LONGEST_SHOWN else f"'{text[:LONGEST_SHOWN]}...'"

@@ -6,7 +6,6 @@ and returns notes in words, empty when nothing was old.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from port import schema
@@ -98,7 +97,7 @@ _V0_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     "det_fg_fraction": {"window_data": ("window_data_param", "fg_fraction")},
     "det_context_pad": {"window_data": ("window_data_param", "context_pad")},
     "det_crop_mode": {"window_data": ("window_data_param", "crop_mode")},
-    "hdf5_output_param": {"hdf5_output": ("hdf5_output_param", "")},
+    "hdf5_output_param": {"hdf5_output": ("hdf5_output_param", "file_name")},
 }
 _V0_PLAIN = ("name", "blobs", "blobs_lr", "weight_decay")
 
@@ -139,15 +138,10 @@ def upgrade_net(net: Any, where: str = "net") -> list[str]:
     where: name of the file, for messages. Raises PrototxtError for an old net that has no
     meaning in today's schema. Source: UpgradeNetAsNeeded.
     """
-    steps: tuple[Callable[[Any, str], list[str]], ...] = (
-        _v0_to_v1,
-        _data_transforms,
-        _v1_to_today,
-        _legacy_inputs,
-        _batch_norm_params,
-        _ignored_transforms,
-    )
-    return [note for step in steps for note in step(net, where)]
+    notes = _v0_to_v1(net, where)
+    to_today = _data_transforms(net) + _v1_to_today(net, where)
+    notes = notes or to_today  # a V0 net passes through V1, which is no news
+    return notes + _legacy_inputs(net, where) + _batch_norm_params(net) + _ignored_transforms(net)
 
 
 def upgrade_solver(solver: Any, where: str = "solver") -> list[str]:
@@ -178,10 +172,11 @@ def _v0_to_v1(net: Any, where: str) -> list[str]:
     if not any(layer.HasField("layer") for layer in net.layers):
         return []
     olds = _without_padding_layers(net, where)
+    notes = [f"V0 layers (2013) upgraded: {len(olds)}"]
     del net.layers[:]
     for old in olds:
-        _v0_layer(old, net.layers.add(), where)
-    return [f"{len(olds)} layers upgraded from the V0 form (2013)"]
+        notes += _v0_layer(old, net.layers.add(), where)
+    return notes
 
 
 def _without_padding_layers(net: Any, where: str) -> list[Any]:
@@ -200,55 +195,62 @@ def _without_padding_layers(net: Any, where: str) -> list[Any]:
                     f"{where}: layer '{layer.layer.name}' reads the unknown blob '{bottom}'"
                     + close_matches(bottom, maker)
                 )
-            source = maker[bottom]
-            if source is None or source.layer.type != "padding":
-                continue
-            if layer.layer.type not in ("conv", "pool") or len(layer.bottom) != 1:
-                raise PrototxtError(
-                    f"{where}: layer '{layer.layer.name}' ({layer.layer.type}) reads the padding "
-                    f"layer '{source.layer.name}': only conv and pool layers can"
-                )
-            layer.layer.pad = source.layer.pad
-            layer.bottom[index] = source.bottom[0]
+            if maker[bottom] is not None and maker[bottom].layer.type == "padding":
+                _take_padding(layer, index, maker[bottom], where)
         if layer.layer.type != "padding":
             kept.append(layer)
-        elif len(layer.bottom) != 1:
-            raise PrototxtError(
-                f"{where}: padding layer '{layer.layer.name}' has {len(layer.bottom)} bottoms, "
-                "expected 1"
-            )
         maker.update(dict.fromkeys(layer.top, layer))
     return kept
 
 
-def _v0_layer(old: Any, new: Any, where: str) -> None:
-    """Write a V0 layer as a V1 layer. Source: UpgradeV0LayerParameter."""
-    new.bottom.extend(old.bottom)
-    new.top.extend(old.top)
+def _take_padding(layer: Any, index: int, padding: Any, where: str) -> None:
+    """Let a layer pad its bottom itself and read what the padding layer reads."""
+    if layer.layer.type not in ("conv", "pool") or len(layer.bottom) != 1:
+        raise PrototxtError(
+            f"{where}: layer '{layer.layer.name}' ({layer.layer.type}) reads the padding layer "
+            f"'{padding.layer.name}': only conv and pool layers with one bottom can"
+        )
+    if len(padding.bottom) != 1:
+        raise PrototxtError(
+            f"{where}: padding layer '{padding.layer.name}' has {len(padding.bottom)} bottoms, "
+            "expected 1"
+        )
+    layer.layer.pad = padding.layer.pad
+    layer.bottom[index] = padding.bottom[0]
+
+
+def _v0_layer(old: Any, new: Any, where: str) -> list[str]:
+    """Write a V0 layer as a V1 layer. Source: UpgradeV0LayerParameter.
+
+    A field that the layer's type does not have is dropped with a note, as Caffe does.
+    """
     if not old.HasField("layer"):
         raise PrototxtError(f"{where}: V0 and V1 layers in one net: layer '{old.name}' is V1")
     v0 = old.layer
     if v0.type not in _V0_TYPES:
         hint = close_matches(v0.type, _V0_TYPES)
         raise PrototxtError(f"{where}: layer '{v0.name}': unknown V0 type '{v0.type}'{hint}")
+    new.bottom.extend(old.bottom)
+    new.top.extend(old.top)
     new.type = schema.enum("V1LayerParameter.LayerType", _V0_TYPES[v0.type])
-    for field, value in v0.ListFields():
-        if field.name == "type":
-            continue
-        if field.name in _V0_PLAIN:
-            _assign(new, field.name, value)
-            continue
-        places = _V0_FIELDS[field.name]
-        place = places.get("*") or places.get(v0.type)
-        if place is None:
-            raise PrototxtError(
-                f"{where}: layer '{v0.name}': a V0 layer of type '{v0.type}' has no '{field.name}'"
-            )
-        target = getattr(new, place[0])
-        if place[1]:
-            _assign(target, place[1], value)
-        else:
-            target.CopyFrom(value)
+    given = [(field.name, value) for field, value in v0.ListFields() if field.name != "type"]
+    dropped = [name for name, value in given if not _v0_field(v0.type, name, value, new)]
+    return [
+        f"layer '{v0.name}': '{name}' means nothing to '{v0.type}': dropped" for name in dropped
+    ]
+
+
+def _v0_field(kind: str, name: str, value: Any, new: Any) -> bool:
+    """Put the value of a V0 field where V1 has it; False when it has no place."""
+    if name in _V0_PLAIN:
+        _assign(new, name, value)
+        return True
+    places = _V0_FIELDS.get(name, {})
+    place = places.get("*") or places.get(kind)
+    if place is not None:
+        plain = value.file_name if name == "hdf5_output_param" else value
+        _assign(getattr(new, place[0]), place[1], plain)
+    return place is not None
 
 
 def _assign(message: Any, name: str, value: Any) -> None:
@@ -264,7 +266,7 @@ def _assign(message: Any, name: str, value: Any) -> None:
         setattr(message, name, value)
 
 
-def _data_transforms(net: Any, where: str) -> list[str]:
+def _data_transforms(net: Any) -> list[str]:
     """Source: UpgradeNetDataTransformation; like Caffe, for V1 data layers only."""
     moved = 0
     for layer in net.layers:
@@ -273,7 +275,7 @@ def _data_transforms(net: Any, where: str) -> list[str]:
                 setattr(layer.transform_param, field, getattr(getattr(layer, param), field))
                 getattr(layer, param).ClearField(field)
                 moved += 1
-    return [f"{moved} data layer fields moved to transform_param"] if moved else []
+    return [f"data layer fields moved to transform_param: {moved}"] if moved else []
 
 
 def _old_transforms(layer: Any, param: str) -> list[str]:
@@ -295,7 +297,7 @@ def _v1_to_today(net: Any, where: str) -> list[str]:
         _v1_layer(old, net.layer.add(), where)
     count = len(net.layers)
     net.ClearField("layers")
-    return [f"{count} layers upgraded from the V1 form (2014)"]
+    return [f"V1 layers (2014) upgraded: {count}"]
 
 
 def _v1_layer(old: Any, new: Any, where: str) -> None:
@@ -356,7 +358,7 @@ def _input_shapes(net: Any, where: str) -> list[list[int]]:
     return shapes
 
 
-def _batch_norm_params(net: Any, where: str) -> list[str]:
+def _batch_norm_params(net: Any) -> list[str]:
     """Old BatchNorm layers list three lr_mult 0 params; today they must have none.
 
     Source: UpgradeNetBatchNorm.
@@ -364,10 +366,10 @@ def _batch_norm_params(net: Any, where: str) -> list[str]:
     old = [layer for layer in net.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
     for layer in old:
         layer.ClearField("param")
-    return [f"the params of {len(old)} BatchNorm layers dropped"] if old else []
+    return [f"BatchNorm layers whose three params were dropped: {len(old)}"] if old else []
 
 
-def _ignored_transforms(net: Any, where: str) -> list[str]:
+def _ignored_transforms(net: Any) -> list[str]:
     """Caffe ignores the old transform fields of today's layers in silence; say so."""
     return [
         f"layer '{layer.name}': {param}.{field} is ignored: write it in transform_param"
