@@ -1,1 +1,1 @@
-"""Face verification as evaluation.m does it. May import ``port`` and ``converters``."""
+"""Face verification: pairs, embeddings, the ten-fold LFW protocol, metrics and the report."""
