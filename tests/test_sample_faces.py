@@ -110,7 +110,7 @@ def test_a_set_is_not_written_twice_and_never_over_something_else(tmp_path: Path
 
 
 def test_sets_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least 20 held-out people .* found 10 and 8"):
+    with pytest.raises(DataError, match=r"at least 20 held-out people .* found 10 and 8"):
         write_set(tmp_path / "faces", identities=1, samples=1, held_out=10)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write the sample faces"):

@@ -190,7 +190,7 @@ def draw_glasses(pen: Pen, person: SimpleNamespace) -> None:
     pen.line(bridge, person.frame, 3)
 
 
-def draw_occlude(pen: Pen, kind: str, rng: np.random.Generator) -> None:
+def draw_occlusion(pen: Pen, kind: str, rng: np.random.Generator) -> None:
     colour = rng.uniform(10, 245, 3).tolist()
     if kind == "patch":
         x, y, angle = rng.uniform(-30, 30), rng.uniform(-40, 45), rng.uniform(0, 3)

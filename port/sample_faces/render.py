@@ -67,6 +67,6 @@ def render(
     if person.glasses != "none" and not mood.glasses_off:
         parts.draw_glasses(pen, person)
     if mood.occlusion != "none":
-        parts.draw_occlude(pen, mood.occlusion, rng)
+        parts.draw_occlusion(pen, mood.occlusion, rng)
     small = cv2.resize(pen.image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return _light(small.astype(np.uint8, copy=False), mood, rng), pen.marks
