@@ -1,0 +1,39 @@
+"""Reduction: the tail of a blob made one number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from port import schema
+from port.layers.layer import Layer, Shape
+
+_OPERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "SUM": lambda x: x.sum(-1),
+    "ASUM": lambda x: x.abs().sum(-1),
+    "SUMSQ": lambda x: (x * x).sum(-1),
+    "MEAN": lambda x: x.mean(-1),
+}
+
+
+class Reduction(Layer):
+    """Bottom → coeff times the sum (absolute sum, sum of squares, mean) of all axes from ``axis``.
+
+    Source: BVLC Caffe 1.0, src/caffe/layers/reduction_layer.cpp.
+    """
+
+    type = "Reduction"
+    param_field = "reduction_param"
+    fields = frozenset({"operation", "axis", "coeff"})
+
+    def setup(self, bottoms: list[Shape]) -> list[Shape]:
+        bottom, param = bottoms[0], self.param
+        self.first = self.axis(param.axis, len(bottom))
+        self.reduce = _OPERATIONS[schema.enum_name(param, "operation")]
+        self.coeff: float = param.coeff
+        return [bottom[: self.first]]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        top = self.reduce(x.flatten(self.first))
+        return top if self.coeff == 1 else top * self.coeff
