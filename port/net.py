@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -358,7 +359,9 @@ def _by(shape: Sequence[int]) -> str:
 
 def _identifier(name: str) -> str:
     word = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"_{word}" if not word or word[0].isdigit() else word
+    if not word or word[0].isdigit():
+        return f"_{word}"
+    return f"{word}_" if keyword.iskeyword(word) else word
 
 
 def as_list(tops: Any) -> list[torch.Tensor]:
@@ -374,7 +377,9 @@ def _emit_call(
     tops: tuple[str, ...],
 ) -> None:
     """One line of the generated module, plus one for each top where there are several."""
-    name = _identifier(tops[0]) if len(tops) == 1 else f"{path}_tops"
+    # In place, the variable takes the layer's name: fx would count conv1_1 up to conv1_2.
+    single = path if tops and tops[0] in env else _identifier(tops[0]) if tops else path
+    name = single if len(tops) == 1 else f"{path}_tops"
     node = graph.create_node("call_module", path, bottoms, {}, name=name)
     if len(tops) == 1:
         env[tops[0]] = node
