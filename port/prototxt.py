@@ -139,7 +139,7 @@ def resolve(path: str | os.PathLike[str], beside: str | os.PathLike[str]) -> Pat
     """
     given = Path(path)
     folder = Path(beside)
-    folder = folder if folder.is_dir() else folder.parent
+    folder = folder if os.path.isdir(folder) else folder.parent
     for candidate in (given, folder / given, folder / given.name):
         if os.path.exists(candidate):
             return candidate
@@ -168,7 +168,7 @@ def _is_text(source: str) -> bool:
         not source.strip()
         or "\n" in source
         or "{" in source
-        or re.match(r"\s*\w+\s*:\s*\S", source) is not None
+        or re.match(r"\s*\w+\s*:\s*[\w\"'<\[.-]", source) is not None
     )
 
 

@@ -13,7 +13,7 @@ from port.errors import PrototxtError, close_matches
 from port.proto_file import Field
 from port.tokens import LONGEST_SHOWN, Scanner, Token
 
-_INTEGERS = {
+_RANGES = {
     "int32": (-(2**31), 2**31 - 1),
     "int64": (-(2**63), 2**63 - 1),
     "uint32": (0, 2**32 - 1),
@@ -23,6 +23,13 @@ _BOOLS = {"true": True, "True": True, "t": True, "1": True} | {
 }  # fmt: skip
 FILES = {"NetParameter": "a net", "SolverParameter": "a solver"}  # files and their words
 _LONGEST_NUMBER = 400  # characters; a double written in full has fewer
+_INTEGER = {
+    8: re.compile("[0-7]+"),
+    10: re.compile("[0-9]+"),
+    16: re.compile("0[xX][0-9a-fA-F]+"),
+}
+_FLOAT = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
+_FLOAT_OVERFLOW = float.fromhex("0x1.ffffffp127")  # from here on float32 rounds to infinity
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|[\x00-\x7f]|[^\x00-\x7f]+)")
@@ -140,23 +147,25 @@ def _enum(scanner: Scanner, kind: str, field: Field, values: dict[str, int]) -> 
     )
 
 
+def _is_number(token: Token, form: re.Pattern[str]) -> bool:
+    fits = token.kind == "number" and len(token.text) <= _LONGEST_NUMBER
+    return fits and form.fullmatch(token.text) is not None
+
+
 def _integer(scanner: Scanner, kind: str, field: Field) -> int:
+    """Decimal, hexadecimal after 0x, octal after 0, as in C."""
     start = scanner.token
-    negative = scanner.take_if("-")
+    sign = "-" if scanner.take_if("-") else ""
     token = scanner.token
-    if token.kind != "number" or len(token.text) > _LONGEST_NUMBER:
+    base = 16 if token.text[:2] in ("0x", "0X") else 8 if token.text[:1] == "0" else 10
+    if not _is_number(token, _INTEGER[base]):
         raise _wrong(scanner, kind, field)
-    octal = len(token.text) > 1 and token.text.isdigit() and token.text[0] == "0"
-    try:
-        value = int(token.text, 8 if octal else 0)
-    except ValueError:
-        raise _wrong(scanner, kind, field) from None
-    value = -value if negative else value
-    low, high = _INTEGERS[field.type]
+    value = int(sign + token.text, base)
+    low, high = _RANGES[field.type]
     if not low <= value <= high:
         raise scanner.error(
             f"{kind}.{field.name} is {field.type}: {low} to {high}, "
-            f"found {'-' if negative else ''}{token.text[:LONGEST_SHOWN]}",
+            f"found {sign}{token.text[:LONGEST_SHOWN]}",
             start.at,
         )
     scanner.take()
@@ -164,28 +173,18 @@ def _integer(scanner: Scanner, kind: str, field: Field) -> int:
 
 
 def _float(scanner: Scanner, kind: str, field: Field) -> float:
+    """A decimal number, or inf or nan; one too large for the type is refused, not infinite."""
     negative = scanner.take_if("-")
     token = scanner.token
-    if token.kind not in ("number", "name") or len(token.text) > _LONGEST_NUMBER:
+    if token.kind == "name" and token.text.lower() in ("inf", "infinity", "nan"):
+        value = float(scanner.take().text)
+        return -value if negative else value
+    if not _is_number(token, _FLOAT):
         raise _wrong(scanner, kind, field)
-    word = token.text.lower()
-    if token.kind == "name" and word not in ("inf", "infinity", "nan"):
-        raise _wrong(scanner, kind, field)
-    try:
-        value = float(word.removesuffix("f") if token.kind == "number" else word)
-        if token.kind == "number":
-            struct.pack("<f" if field.type == "float" else "<d", value)
-            finite = math.isfinite(value)
-        else:
-            finite = True
-    except ValueError:
-        raise _wrong(scanner, kind, field) from None
-    except OverflowError:
-        finite = False
-    if not finite:
-        raise scanner.error(
-            f"{kind}.{field.name}: {token.text[:LONGEST_SHOWN]} is too large for {field.type}"
-        )
+    value = float(token.text.rstrip("fF"))
+    if math.isinf(value) or (field.type == "float" and abs(value) >= _FLOAT_OVERFLOW):
+        shown = token.text[:LONGEST_SHOWN]
+        raise scanner.error(f"{kind}.{field.name}: {shown} is too large for {field.type}")
     scanner.take()
     return -value if negative else value
 

@@ -140,8 +140,11 @@ def test_every_spelling_of_the_text_format():
             "layer { pooling_param { pad: -1 } }",
             "text:1:30: PoolingParameter.pad is uint32: 0 to 4294967295, found -1",
         ),
+        ("input_dim: 1_0\n", "text:1:12: NetParameter.input_dim takes an int32, found '1_0'"),
+        ("input_dim: 08\n", "text:1:12: NetParameter.input_dim takes an int32, found '08'"),
         ("force_backward: 2\n", "text:1:17: NetParameter.force_backward takes true or false"),
         ("layer { loss_weight: 1e39 }", "LayerParameter.loss_weight: 1e39 is too large for float"),
+        ("layer { loss_weight: -1e400 }", "loss_weight: 1e400 is too large for float"),
         ("layer { loss_weight: 1.2.3 }", "LayerParameter.loss_weight takes a float, found '1.2.3'"),
         ("layer { name: 'x' } $", "text:1:21: unexpected character '$'"),
         (
@@ -193,6 +196,8 @@ def test_files_that_cannot_be_read(tmp_path):
         prototxt.read_net("nosuch.prototxt")
     with pytest.raises(PrototxtError, match="cannot be read: Is a directory"):
         prototxt.read_net(tmp_path)
+    with pytest.raises(PrototxtError, match=re.escape(r"C:\nosuch.prototxt: no such file")):
+        prototxt.read_net(r"C:\nosuch.prototxt")
     with pytest.raises(PrototxtError, match="cannot be read: embedded null"):
         prototxt.read_net("a\0b")
 
@@ -211,6 +216,8 @@ def test_a_comment_may_be_in_any_encoding_and_a_bom_is_skipped(tmp_path):
         "layer { name: " + "'a'\"b\"" * 100_000,
         "layer { loss_weight: " + "9" * 1_000_000 + " }",
         "layer { phase: " + "9" * 10_000 + " }",
+        "input_dim: " + "9" * 10_000 + "\n",
+        "input_dim: " + "9" * 300 + "\n",
         "layer { " + "a" * 1_000_000 + ": 1 }",
         'layer { name: "' + "\\" * 1_000_001,
         "# " * 500_000 + "\n$",
