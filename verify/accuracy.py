@@ -1,0 +1,173 @@
+"""A whole verification: pairs and pictures in, accuracy by fold and ROC numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from port.errors import DataError
+from verify import embed, metrics, protocol
+from verify.pairs import Pair
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Everything that is told about one run.
+
+    images: path of each picture by its name in the pairs; empty when only embeddings were given.
+    variants: names of what departs from evaluation.m; empty for the original's protocol.
+    """
+
+    pairs: Sequence[Pair]
+    result: protocol.Result
+    points: list[metrics.Operating]
+    equal_error_rate: float
+    area_under_curve: float
+    variants: tuple[str, ...] = ()
+    images: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def same(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether each pair shows one person."""
+        return np.array([pair.same for pair in self.pairs])
+
+    def meets(self, expected: float, tolerance: float) -> bool:
+        """Whether the mean accuracy in percent is within `tolerance` points of `expected`.
+
+        Compared as printed with two decimals more, so that 99.20 is within 0.10 of 99.30.
+        """
+        return round(abs(100 * self.result.mean - expected), 4) <= round(tolerance, 4)
+
+    def fold_table(self) -> str:
+        """The table that evaluation.m prints, tabs and rules included."""
+        rule = "-" * 16
+        rows = zip(self.result.folds.tolist(), self.result.accuracies.tolist(), strict=True)
+        lines = [f"{fold}\t{100 * accuracy:.2f}%" for fold, accuracy in rows]
+        return "\n".join(
+            ["fold\tACC", rule, *lines, rule, f"AVE\t{100 * self.result.mean:.2f}%", ""]
+        )
+
+
+def verify_pairs(
+    pairs: Sequence[Pair],
+    images: str | Path,
+    forward: embed.Forward,
+    shape: embed.Shape = embed.SHAPE,
+    *,
+    flip: embed.Flip = "concat",
+    subtract_mean: bool = True,
+    pooled_threshold: bool = False,
+    batch_size: int = embed.BATCH,
+    progress: embed.Progress | None = None,
+) -> Verification:
+    """Embed each picture of the pairs once and run the protocol.
+
+    images: the folder that the pairs' paths are relative to; another suffix is found too.
+
+    Raises:
+        DataError: a missing picture (naming the pair's line), one that cannot be embedded, or
+            pairs that the protocol refuses.
+    """
+    paths = find_images(pairs, Path(images))
+    rows = embed.embed(
+        list(paths.values()), forward, shape, flip=flip, batch_size=batch_size, progress=progress
+    )
+    found = dict(zip(paths, rows, strict=True))
+    variants = () if flip == "concat" else (f"flip {flip}",)
+    return verify_embeddings(
+        pairs,
+        found,
+        subtract_mean=subtract_mean,
+        pooled_threshold=pooled_threshold,
+        variants=variants,
+        images=paths,
+    )
+
+
+def verify_embeddings(
+    pairs: Sequence[Pair],
+    embeddings: Mapping[str, npt.NDArray[Any]],
+    *,
+    subtract_mean: bool = True,
+    pooled_threshold: bool = False,
+    variants: tuple[str, ...] = (),
+    images: Mapping[str, Path] | None = None,
+) -> Verification:
+    """Run the protocol on embeddings (D,) by the pictures' names in the pairs.
+
+    Raises:
+        DataError: a picture without embedding, sizes that differ, NaN or zero embeddings.
+    """
+    left, right = (_column(pairs, embeddings, side) for side in ("left", "right"))
+    same, fold = np.array([p.same for p in pairs]), np.array([p.fold for p in pairs])
+    result = protocol.evaluate(
+        left,
+        right,
+        same,
+        fold,
+        subtract_mean=subtract_mean,
+        pooled_threshold=pooled_threshold,
+        tested=np.unique(fold) if pooled_threshold else protocol.TESTED,
+    )
+    off = {"no mean subtraction": not subtract_mean, "pooled threshold": pooled_threshold}
+    return Verification(
+        pairs,
+        result,
+        metrics.tar_at_far(result.scores, same),
+        metrics.equal_error_rate(result.scores, same),
+        metrics.area_under_curve(result.scores, same),
+        variants + tuple(name for name, used in off.items() if used),
+        images or {},
+    )
+
+
+def find_images(pairs: Sequence[Pair], folder: Path) -> dict[str, Path]:
+    """The file of each picture that the pairs name, once each, in the order of appearance.
+
+    Raises:
+        DataError: a picture that is missing; the message names the line of the first pair.
+    """
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        for name in (pair.left, pair.right):
+            if name not in found:
+                found[name] = _find(folder, name, pair.line)
+    return found
+
+
+def _find(folder: Path, name: str, line: int) -> Path:
+    path = folder / name
+    for candidate in (path, *(path.with_suffix(suffix) for suffix in SUFFIXES)):
+        if candidate.is_file():
+            return candidate
+    raise DataError(
+        f"pairs list, line {line}: no image {path} (nor with {', '.join(SUFFIXES[1:])}); is this "
+        "the folder that holds one folder per person?"
+    )
+
+
+def _column(
+    pairs: Sequence[Pair], embeddings: Mapping[str, npt.NDArray[Any]], side: str
+) -> npt.NDArray[np.float64]:
+    """Embeddings (N, D) of the left or the right pictures."""
+    names = [getattr(pair, side) for pair in pairs]
+    size = None
+    for pair, name in zip(pairs, names, strict=True):
+        if name not in embeddings:
+            raise DataError(f"pairs list, line {pair.line}: no embedding of {name}")
+        size = size or embeddings[name].shape
+        if embeddings[name].shape != size:
+            raise DataError(
+                f"pairs list, line {pair.line}: the embedding of {name} has shape "
+                f"{embeddings[name].shape}, those before it {size}"
+            )
+    rows = np.stack([embeddings[name] for name in names]).astype(np.float64)
+    embed.check_embeddings(rows, names)
+    return rows
