@@ -13,7 +13,18 @@ import numpy as np
 from port import schema
 from port.errors import WeightsError
 from port.upgrade import v1_type
-from port.wire import BYTES, VARINT, Array, Blob, Field, WireFile, blob_chunks, by, prefixed, read_blob
+from port.wire import (
+    BYTES,
+    VARINT,
+    Array,
+    Blob,
+    Field,
+    WireFile,
+    blob_chunks,
+    by,
+    prefixed,
+    read_blob,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +125,7 @@ def same_shape(blob: Blob, shape: tuple[int, ...]) -> bool:
 
     Source: BVLC Caffe 1.0, src/caffe/blob.cpp, Blob::ShapeEquals.
     """
-    found = blob.values.shape
+    found: tuple[int, ...] = blob.values.shape
     if blob.legacy and len(shape) <= 4:
         return found == (1,) * (4 - len(shape)) + shape
     return found == shape

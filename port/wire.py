@@ -105,13 +105,16 @@ class WireFile:
         if field.kind == VARINT:
             return [field.value]
         self.expect(field, BYTES, where)
-        values, position = [], field.start
+        values: list[int] = []
+        position = field.start
         while position < field.stop and len(values) <= MOST_AXES:
             value, position = self._varint(position, field.stop, where)
             values.append(value)
         return values
 
-    def numbers(self, field: Field, end: int, dtype: np.dtype[Any], where: str) -> tuple[Array, int]:
+    def numbers(
+        self, field: Field, end: int, dtype: np.dtype[Any], where: str
+    ) -> tuple[Array, int]:
         """A view of float values, and where to go on: a packed field, or a run of single ones."""
         if field.kind == BYTES:
             length = field.stop - field.start
@@ -140,16 +143,13 @@ class WireFile:
         return values, field.tag + count * step
 
     def _varint(self, position: int, end: int, where: str) -> tuple[int, int]:
-        value = shift = 0
-        data = self.data
-        while position < end and shift < 70:
-            byte = data[position]
-            position += 1
-            value |= (byte & 127) << shift
+        value, data = 0, self.data
+        for at in range(position, min(end, position + 10)):
+            byte = data[at]
+            value |= (byte & 127) << 7 * (at - position)
             if byte < 128:
-                return value & (2**64 - 1), position
-            shift += 7
-        self.fail(position, where, "a number does not end" if shift < 70 else "a number is too long")
+                return value & (2**64 - 1), at + 1
+        return self.fail(position, where, "a number does not end")
 
 
 @dataclass

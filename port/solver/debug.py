@@ -29,7 +29,10 @@ def logged_forward(net: Net, log: Log) -> tuple[dict[str, torch.Tensor], list[to
             blobs[name] = top
             if top.requires_grad:
                 top.retain_grad()
-            log("net.cpp:591", f"    [Forward] Layer {layer.name}, top blob {name} data: {_mean(top)}")
+            log(
+                "net.cpp:591",
+                f"    [Forward] Layer {layer.name}, top blob {name} data: {_mean(top)}",
+            )
         for i, blob in enumerate(layer.blobs):
             shown = layer.spec.param[i].name if i < len(layer.spec.param) else ""
             text = f"    [Forward] Layer {layer.name}, param blob {shown or i} data: {_mean(blob)}"
@@ -66,8 +69,7 @@ def _log_norms(net: Net, log: Log) -> None:
         norms = torch._foreach_norm(tensors, order)
         return number(float(torch.linalg.vector_norm(torch.stack(list(norms)), order)))
 
-    text = (
-        f"    [Backward] All net params (data, diff): L1 norm = ({norm(data, 1)}, {norm(diff, 1)}); "
-        f"L2 norm = ({norm(data, 2)}, {norm(diff, 2)})"
-    )
+    first = f"L1 norm = ({norm(data, 1)}, {norm(diff, 1)})"
+    second = f"L2 norm = ({norm(data, 2)}, {norm(diff, 2)})"
+    text = f"    [Backward] All net params (data, diff): {first}; {second}"
     log("net.cpp:719", text, severity="E")

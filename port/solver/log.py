@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from port.prototxt import format_text
 
 if TYPE_CHECKING:
+    import torch
+
     from port.layers.layer import Layer
     from port.net import Net
 
@@ -47,6 +49,16 @@ def loss_note(weight: float, value: float) -> str:
 
 
 # -- start-up --------------------------------------------------------------------------------
+
+
+def log_solver(log: Log, param: Any, device: torch.device) -> None:
+    """The device and the SolverParameter, which Caffe prints first of all."""
+    if device.type == "cpu":
+        log("caffe.cpp:211", "Use CPU.")
+    else:
+        log("caffe.cpp:218", f"Using GPUs {device.index or 0}")
+    text = format_text(param).rstrip()
+    log("solver.cpp:44", f"Initializing solver from parameters: \n{text}")
 
 
 def log_rules(log: Log, net: Any, state: Any) -> None:
@@ -185,13 +197,3 @@ def backward_layers(net: Net) -> dict[str, list[str]]:
 def _rate(layer: Layer, index: int) -> float:
     specs = layer.spec.param
     return float(specs[index].lr_mult) if index < len(specs) else 1.0
-
-
-# -- the solver's parameters ---------------------------------------------------------------
-
-
-def log_solver(log: Log, param: Any) -> None:
-    """The SolverParameter, as Caffe prints it first of all."""
-    text = format_text(param).rstrip()
-    log("solver.cpp:44", f"Initializing solver from parameters: \n{text}")
-

@@ -36,8 +36,9 @@ class LearningRate:
         self.moved: int | None = None
         """The step that the last call moved to (multistep only); Caffe logs it."""
         if param.lr_policy not in _POLICIES:
+            near = close_matches(param.lr_policy, _POLICIES)
             raise SolverError(
-                f"unknown lr_policy '{param.lr_policy}'{close_matches(param.lr_policy, _POLICIES)}; "
+                f"unknown lr_policy '{param.lr_policy}'{near}; "
                 f"known: {', '.join(sorted(_POLICIES))}"
             )
         if param.lr_policy == "step" and param.stepsize < 1:

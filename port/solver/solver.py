@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,16 @@ from port.caffemodel import (
     write_values,
 )
 from port.errors import SolverError, WeightsError
-from port.layers.margin_inner_product import MarginInnerProduct, lambda_at
+from port.layers.margin_inner_product import MarginInnerProduct
 from port.net import Net
-from port.prototxt import format_text, read_solver, resolve
+from port.prototxt import read_solver, resolve
 from port.solver.debug import logged_backward, logged_forward
-from port.solver.log import Log, loss_note, number
+from port.solver.log import Log, log_solver, loss_note, number
+from port.solver.loss import SmoothedLoss
 from port.solver.lr import LearningRate
 from port.solver.nets import NetMaker
 from port.solver.progress import Progress
+from port.solver.requests import Requests
 from port.solver.snapshot import (
     State,
     check_writable,
@@ -89,7 +88,7 @@ class Solver:
         self.log = log or Log()
         self.on_iteration = on_iteration
         self.restart_lambda = restart_lambda
-        self._log_start(torch.device(device))
+        log_solver(self.log, self.param, torch.device(device))
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
             options.setdefault("seed", self.param.random_seed)
@@ -105,7 +104,7 @@ class Solver:
         self.losses = SmoothedLoss(self.param.average_loss)
         self.lr = 0.0
         self._debug = False
-        self._request = ""
+        self._requests = Requests()
         self._stopped = False
         self._shown_iteration, self._shown_time = 0, time.perf_counter()
         self.log("solver.cpp:56", "Solver scaffolding done.")
@@ -174,7 +173,7 @@ class Solver:
         self.log("solver.cpp:272", f"Solving {self.net.param.name}")
         self.log("solver.cpp:273", f"Learning Rate Policy: {param.lr_policy}")
         self._stopped = False
-        with self._signals():
+        with self._requests.listening():
             self.step(param.max_iter - self.iteration)
         on_schedule = param.snapshot and self.iteration % param.snapshot == 0
         if (param.snapshot_after_train or self._stopped) and not on_schedule:
@@ -215,7 +214,7 @@ class Solver:
             if self.on_iteration is not None:
                 self.on_iteration(progress)
             self._check_loss()
-            request, self._request = self._request, ""
+            request = self._requests.take()
             due = param.snapshot and self.iteration % param.snapshot == 0
             if due or request == "snapshot":
                 self.snapshot()
@@ -241,7 +240,7 @@ class Solver:
         if param.display and self.iteration % param.display == 0:
             text = f"Iteration {self.iteration}, lr = {number(self.lr)}"
             self.log("sgd_solver.cpp:105", text)
-        if param.clip_gradients >= 0:
+        if param.clip_gradients >= 0 and any(p.grad is not None for p in self.parameters):
             self._clip(param.clip_gradients)
         self.updates.apply(
             self.parameters,
@@ -262,7 +261,8 @@ class Solver:
             else:
                 outputs = self.net()
                 loss = self.net.total_loss(outputs)
-                loss.backward()  # type: ignore[no-untyped-call]
+                if loss.requires_grad:
+                    loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if len(losses) == 1:
             return losses[0], outputs
@@ -305,8 +305,7 @@ class Solver:
 
     def _check_loss(self) -> None:
         """Read pending losses: each on the CPU, now and then elsewhere, to stop at a NaN."""
-        cheap = self.losses.on_cpu
-        if cheap or len(self.losses.pending) >= READ_LOSSES_EVERY:
+        if self.losses.on_cpu or len(self.losses.pending) >= READ_LOSSES_EVERY:
             _ = self.loss
 
     def _refuse_loss(self, value: float) -> None:
@@ -336,7 +335,7 @@ class Solver:
         sums: dict[str, Tensor] = {}
         loss: Tensor | None = None
         for _ in range(batches):
-            request, self._request = self._request, ""
+            request = self._requests.take()
             if request == "snapshot":
                 self.snapshot()
             elif request == "stop":
@@ -380,83 +379,10 @@ class Solver:
         (write_state_hdf5 if hdf5 else write_state)(state, content)
         return model
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT: snapshot and stop after this iteration (a second one ends at once). SIGHUP: snapshot."""
-        names = {"SIGINT": "stop", "SIGHUP": "snapshot"}
-        wanted = {getattr(signal, name): act for name, act in names.items() if hasattr(signal, name)}
-        if threading.current_thread() is not threading.main_thread():
-            wanted = {}
-
-        def handle(number: int, frame: Any) -> None:
-            if self._request == "stop":
-                raise KeyboardInterrupt
-            self._request = wanted[signal.Signals(number)]
-
-        before = {number: signal.signal(number, handle) for number in wanted}
-        try:
-            yield
-        finally:
-            for number, old in before.items():
-                signal.signal(number, old)
-
     def close(self) -> None:
         """Stop the data workers of all nets."""
         for net in (self.net, *self.test_nets):
             net.close()
-
-    def _log_start(self, device: torch.device) -> None:
-        if device.type == "cpu":
-            self.log("caffe.cpp:211", "Use CPU.")
-        else:
-            index = device.index or 0
-            self.log("caffe.cpp:218", f"Using GPUs {index}")
-        text = format_text(self.param).rstrip()
-        self.log("solver.cpp:44", f"Initializing solver from parameters: \n{text}")
-
-
-class SmoothedLoss:
-    """The running mean over ``window`` losses, updated incrementally in float32, as Caffe does.
-
-    Losses stay on their device until ``value`` is read.
-    """
-
-    def __init__(self, window: int, start: int = 0) -> None:
-        self.window, self.start = max(window, 1), start
-        self.pending: list[tuple[int, Tensor]] = []
-        self.on_cpu = True
-        self.bad_iteration = start
-        self._kept: list[np.float32] = []
-        self._smoothed = np.float32(0)
-
-    def add(self, loss: Tensor, iteration: int) -> None:
-        """Queue the loss of an iteration."""
-        self.on_cpu = loss.device.type == "cpu"
-        self.pending.append((iteration, loss.detach()))
-
-    @property
-    def value(self) -> float:
-        """The smoothed loss; the first loss that is not finite in its stead."""
-        if self.pending:
-            iterations, losses = zip(*self.pending, strict=True)
-            self.pending = []
-            for iteration, loss in zip(iterations, torch.stack(losses).tolist(), strict=True):
-                if not np.isfinite(loss):
-                    self.bad_iteration = iteration
-                    return float(loss)
-                self._update(iteration, np.float32(loss))
-        return float(self._smoothed)
-
-    def _update(self, iteration: int, loss: np.float32) -> None:
-        kept = self._kept
-        if len(kept) < self.window:
-            kept.append(loss)
-            size = np.float32(len(kept))
-            self._smoothed = (self._smoothed * (size - np.float32(1)) + loss) / size
-        else:
-            place = (iteration - self.start) % self.window
-            self._smoothed += (loss - kept[place]) / np.float32(self.window)
-            kept[place] = loss
 
 
 def _scalars(net: Net, outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:

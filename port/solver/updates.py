@@ -237,8 +237,7 @@ def _rule(param: Any) -> Rule:
     kind = param.type
     if kind not in _RULES:
         raise SolverError(
-            f"unknown solver type '{kind}'{close_matches(kind, _RULES)}; "
-            f"known: {', '.join(_RULES)}"
+            f"unknown solver type '{kind}'{close_matches(kind, _RULES)}; known: {', '.join(_RULES)}"
         )
     if kind in ("AdaGrad", "RMSProp") and param.momentum:
         raise SolverError(f"{kind} takes no momentum, found {param.momentum:g}; remove the field")
