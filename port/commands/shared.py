@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from port.errors import SolverError
+from port.errors import NetError, SolverError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+T = TypeVar("T")
 SHAPE_HELP = "Image size, where the prototxt states none."
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -43,18 +45,19 @@ def add(options: list[Callable[..., Any]]) -> Callable[[Callable[..., Any]], Cal
     return decorate
 
 
-def pick_device(name: str, wants_gpu: bool = False) -> str:
-    """The torch device of ``--device``; auto falls back to the CPU and says so once.
+def pick_device(name: str, solver_mode: str = "") -> str:
+    """The torch device of ``--device``; auto takes the GPU unless a solver_mode says CPU.
 
+    Where solver_mode asks for a GPU that is not there, one line says so.
     Raises SolverError for a CUDA device that is not there.
     """
     import torch
 
     available = torch.cuda.is_available()
     if name == "auto":
-        if wants_gpu and not available:
+        if solver_mode == "GPU" and not available:
             click.echo("solver_mode is GPU, but no GPU is usable here: on the CPU", err=True)
-        return "cuda" if available and wants_gpu else "cpu"
+        return "cuda" if available and solver_mode != "CPU" else "cpu"
     if name.startswith("cuda") and not available:
         raise SolverError(f"--device {name}: no usable GPU here; take --device cpu or auto")
     try:
@@ -74,15 +77,55 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def override_data(param: Any, source: str | None, root: str | None, batch: int | None) -> None:
-    """Write ``--source``, ``--root`` and ``--batch-size`` into a net's data layers."""
+def override_data(
+    param: Any, source: str | None, root: str | None, batch: int | None, phase: str = "TRAIN"
+) -> None:
+    """Write ``--source``, ``--root`` and ``--batch-size`` into a net's data layers.
+
+    Layers that only the other phase has (a test net's own list) stay as they are.
+    """
+    from port import schema
+
+    other = schema.enum("Phase", "TRAIN" if phase == "TEST" else "TEST")
     for layer in param.layer:
+        if any(rule.HasField("phase") and rule.phase == other for rule in layer.include):
+            continue
         if layer.type == "ImageData":
             _set(layer.image_data_param, source=source, batch_size=batch, root_folder=_folder(root))
         elif layer.type == "Data":
             _set(layer.data_param, source=source, batch_size=batch)
         elif layer.type == "HDF5Data":
             _set(layer.hdf5_data_param, source=source, batch_size=batch)
+
+
+def set_num_classes(param: Any, classes: str, folder: Path) -> None:
+    """Set the outputs of the head: a number, or for "auto" what the image list needs.
+
+    Raises NetError when the net has no head or no list to count, DataError for a bad list.
+    """
+    if classes != "auto" and not (classes.isdigit() and int(classes) > 0):
+        raise click.BadParameter(f"'{classes}' is no number above 0, nor auto")
+    count = _classes_of_list(param, folder) if classes == "auto" else int(classes)
+    for layer in param.layer:
+        if layer.type == "MarginInnerProduct":
+            layer.margin_inner_product_param.num_output = count
+            return
+    scores = [layer.bottom[0] for layer in param.layer if layer.type == "SoftmaxWithLoss"]
+    for layer in param.layer:
+        if layer.type == "InnerProduct" and scores and layer.top[0] in scores:
+            layer.inner_product_param.num_output = count
+            return
+    raise NetError("--num-classes: the net has no MarginInnerProduct and no InnerProduct + loss")
+
+
+def _classes_of_list(param: Any, folder: Path) -> int:
+    from port.data.image_list import read_image_list
+    from port.prototxt import resolve
+
+    for layer in param.layer:
+        if layer.type == "ImageData":
+            return read_image_list(resolve(layer.image_data_param.source, folder)).num_classes
+    raise NetError("--num-classes auto: the net has no ImageData layer to count; give a number")
 
 
 def _folder(root: str | None) -> str | None:
@@ -104,3 +147,17 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
     console.print(table)
+
+
+def progress_bar(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a bar and an ETA on a terminal, plainly elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(items, description=what, total=total, console=console, transient=True)

@@ -59,7 +59,7 @@ def time(
         net_file,
         weights,
         phase,
-        pick_device(device, wants_gpu=True),
+        pick_device(device),
         open_data=False,
         input_shape=parse_shape(shape),
     )
