@@ -6,8 +6,12 @@ generateBoundingBox.m, nms.m, bbreg.m and rerec.m.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from port.errors import DataError
 
 Single = NDArray[np.float32]
 
@@ -18,14 +22,31 @@ _ALL_PAIRS = 512
 """Up to so many boxes nms compares all pairs at once, which is quicker than one row at a time."""
 
 
-def scales(height: int, width: int, min_size: float, factor: float) -> list[float]:
+@dataclass(frozen=True)
+class Settings:
+    """What SphereFace's face_detect_demo.m sets: smallest face, pyramid step, score thresholds."""
+
+    min_size: float = 20
+    factor: float = 0.85
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9)
+
+    def __post_init__(self) -> None:
+        if self.min_size <= 0:
+            raise DataError(f"the smallest face must be above 0 pixels, found {self.min_size}")
+        if not 0 < self.factor < 1:
+            raise DataError(f"the pyramid's factor must lie between 0 and 1, found {self.factor}")
+        if not all(0 < threshold <= 1 for threshold in self.thresholds):
+            raise DataError(f"thresholds must lie in (0, 1], found {self.thresholds}")
+
+
+def scales(height: int, width: int, settings: Settings) -> list[float]:
     """The pyramid's scales, from large to small; the first makes min_size fill a window."""
-    first = WINDOW / min_size
+    first = WINDOW / settings.min_size
     shorter = min(height, width) * first
     found: list[float] = []
     while shorter >= WINDOW:
-        found.append(first * factor ** len(found))
-        shorter *= factor
+        found.append(first * settings.factor ** len(found))
+        shorter *= settings.factor
     return found
 
 

@@ -15,8 +15,8 @@ Pixels = NDArray[np.uint8]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm"})
 
-LARGEST = 200_000_000
-"""Pixels; a larger image (a bomb, or a scan of a whole wall) is refused once its size is known."""
+LARGEST = 70_000_000
+"""Pixels of the largest image taken: detection in it needs some 3 GB of memory."""
 
 
 def find_images(folder: str | Path) -> list[str]:
@@ -61,7 +61,9 @@ def read_image(path: str | Path, as_stored: bool = False) -> Pixels:
     if image is None:
         raise DataError("not an image that can be decoded")
     if image.shape[0] * image.shape[1] > LARGEST:
-        raise DataError(f"{image.shape[1]}x{image.shape[0]} pixels are too many")
+        raise DataError(
+            f"{image.shape[1]}x{image.shape[0]} pixels are more than {LARGEST}: make it smaller"
+        )
     return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 

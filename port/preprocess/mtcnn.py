@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from port.net import Net
 from port.preprocess import boxes as box
-from port.preprocess.boxes import Single
+from port.preprocess.boxes import Settings, Single
 from port.preprocess.mtcnn_weights import load_nets
 
 Pixels = NDArray[np.uint8]
@@ -30,19 +29,10 @@ Pixels = NDArray[np.uint8]
 _MIRRORED = [1, 0, 2, 4, 3]
 """Point k of a mirrored face is point _MIRRORED[k] of the face."""
 
-_PNET_PIXELS = 150_000
+_PNET_PIXELS = 100_000
 """Pixels of one P-net batch: about what keeps its blobs in a core's cache."""
 _CROPS = 64
 """Candidates of one R- or O-net batch."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What face_detect_demo.m sets: pyramid and the three nets' score thresholds."""
-
-    min_size: float = 20
-    factor: float = 0.85
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9)
 
 
 class Faces(NamedTuple):
@@ -63,10 +53,10 @@ class Detector:
         self,
         weights: str | Path | None = None,
         device: str | torch.device = "cpu",
-        settings: Settings = Settings(),
+        settings: Settings | None = None,
     ) -> None:
         self.pnet, self.rnet, self.onet = load_nets(weights, device)
-        self.settings = settings
+        self.settings = settings or Settings()
 
     def __call__(self, images: Sequence[Pixels]) -> list[Faces]:
         """The faces of every image, (H, W, 3) uint8 RGB; images may differ in size.
@@ -136,7 +126,7 @@ class Detector:
         for i, image in enumerate(images):
             by_size[image.shape].append(i)
         for (width, height, _), which in by_size.items():
-            for scale in box.scales(height, width, self.settings.min_size, self.settings.factor):
+            for scale in box.scales(height, width, self.settings):
                 yield which, scale
 
     def _run(self, net: Net, crops: Single) -> dict[str, Single]:

@@ -1,0 +1,186 @@
+"""From folders of photographs to aligned faces: detection and alignment over worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from port.errors import PortError
+from port.preprocess import manifest
+from port.preprocess.job import CHUNK, CROPS, ENCODINGS, Job
+from port.preprocess.manifest import Manifest, Record
+from port.preprocess.worker import Task, Worker
+
+if TYPE_CHECKING:
+    from port.preprocess.landmarks import Landmarks
+
+
+class Progress(NamedTuple):
+    """How far a run is: images done, images in all, images by status."""
+
+    done: int
+    total: int
+    counts: Counter[str]
+
+
+class Summary(NamedTuple):
+    """What a run did: images by status, how many an earlier run had done, where the results are."""
+
+    counts: Counter[str]
+    resumed: int
+    seconds: float
+    manifest: Path
+    crops: Path | None
+
+    @property
+    def total(self) -> int:
+        """Images in all."""
+        return self.counts.total()
+
+
+def run(
+    job: Job,
+    workers: int | None = None,
+    restart: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Detects and aligns every photograph of a job; takes up an interrupted run where it stopped.
+
+    Writes ``out/manifest.jsonl``, ``out/settings.json`` and, with crops, ``out/crops/identity/…``;
+    the result does not depend on `workers` (processes; one per core by default) nor on whether the
+    run was interrupted. `progress` is called after every chunk, and once at the start.
+    Raises DataError for folders and WeightsError for the detector; a photograph that cannot be
+    used is a record of the manifest and never stops the run.
+    """
+    from port.preprocess.images import find_images
+
+    started = time.monotonic()
+    files = find_images(job.images)
+    tasks = _tasks(job, files)
+    book = Manifest(job.out, job.described(), restart)
+    done = book.take_up(files, CHUNK)
+    counts, resumed = manifest.count(done), len(done)
+    report = progress or (lambda _: None)
+    report(Progress(resumed, len(files), counts))
+    chunks = [tasks[i : i + CHUNK] for i in range(resumed, len(tasks), CHUNK)]
+    finished = resumed
+    for records in _work(job, chunks, workers or os.cpu_count() or 1):
+        book.append(records)
+        counts += manifest.count(records)
+        finished += len(records)
+        report(Progress(finished, len(files), counts))
+    crops = job.out / CROPS if job.crops else None
+    return Summary(counts, resumed, time.monotonic() - started, book.path, crops)
+
+
+def _tasks(job: Job, files: list[str]) -> list[Task]:
+    names = _crop_names(files, ENCODINGS[job.encoding].suffix) if job.crops else {}
+    found = _landmarks(job)
+    return [Task(file, names.get(file), found.get(file) if found else None) for file in files]
+
+
+def _landmarks(job: Job) -> Landmarks | None:
+    if job.landmarks is None:
+        return None
+    from port.preprocess.landmarks import read_landmarks
+
+    return read_landmarks(job.landmarks)
+
+
+def _crop_names(files: list[str], suffix: str) -> dict[str, str]:
+    """Crop of each file: its own suffix is replaced, or kept where two files would meet."""
+    stems = Counter(str(PurePosixPath(file).with_suffix("")) for file in files)
+    names = {}
+    for file in files:
+        stem = str(PurePosixPath(file).with_suffix(""))
+        names[file] = (stem if stems[stem] == 1 else file) + suffix
+    return names
+
+
+# -- worker processes --------------------------------------------------------------------------
+
+
+def _work(job: Job, chunks: list[list[Task]], workers: int) -> Iterator[list[Record]]:
+    """The records of each chunk, in order."""
+    workers = min(workers, len(chunks))
+    if workers <= 1:
+        with _one_thread():
+            worker = Worker(job)
+            yield from (worker(chunk) for chunk in chunks)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (job,))
+    try:
+        yield from _in_order(pool, chunks, ahead=4 * workers)
+    except BrokenProcessPool as error:
+        raise PortError(
+            "a worker process died (out of memory?); what is done is kept: run again to go on, "
+            "with fewer workers (--workers)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: Executor, chunks: list[list[Task]], ahead: int) -> Iterator[list[Record]]:
+    waiting: list[Future[list[Record]]] = []
+    for chunk in chunks:
+        waiting.append(pool.submit(_run_chunk, chunk))
+        if len(waiting) > ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+_worker: Worker | None = None
+
+
+def _start_worker(job: Job) -> None:
+    global _worker
+    # The parent decides on Ctrl-C; a worker whose parent was killed must not live on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _limit_threads(1)
+    _worker = Worker(job)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_chunk(chunk: list[Task]) -> list[Record]:
+    assert _worker is not None
+    return _worker(chunk)
+
+
+def _limit_threads(count: int) -> int:
+    """Threads of torch, here and in OpenCV; returns the earlier number.
+
+    One thread per process is quickest when every core has a process, and it makes results
+    independent of the number of workers.
+    """
+    import cv2
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+    return before
+
+
+class _one_thread:  # noqa: N801  (a context manager, read like a function)
+    def __enter__(self) -> None:
+        self.before = _limit_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        _limit_threads(self.before)
