@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from port.errors import PortError
 from port.preprocess import manifest
+from port.preprocess.face_list import CASIA_IDENTITIES_IN_LFW, ListSummary, write_face_list
 from port.preprocess.job import CHUNK, CROPS, ENCODINGS, Job
 from port.preprocess.manifest import Manifest, Record
 from port.preprocess.worker import Task, Worker
@@ -45,6 +46,15 @@ class Summary(NamedTuple):
     def total(self) -> int:
         """Images in all."""
         return self.counts.total()
+
+
+class Prepared(NamedTuple):
+    """What prepare made: the run, the list, and where list and report are."""
+
+    summary: Summary
+    faces: ListSummary
+    list_file: Path
+    report: Path
 
 
 def run(
@@ -80,6 +90,26 @@ def run(
         report(Progress(finished, len(files), counts))
     crops = job.out / CROPS if job.crops else None
     return Summary(counts, resumed, time.monotonic() - started, book.path, crops)
+
+
+def prepare(
+    job: Job,
+    workers: int | None = None,
+    restart: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    exclude: Iterable[str] = CASIA_IDENTITIES_IN_LFW,
+) -> Prepared:
+    """The whole way: run(job), then ``out/list.txt`` of the crops and ``out/report.html``.
+
+    Raises what run and write_face_list raise.
+    """
+    from port.preprocess.report import write_report
+
+    summary = run(job, workers, restart, progress)
+    page = write_report(summary.manifest, job.images, job.out / "report.html", job.as_stored)
+    suffixes = (ENCODINGS[job.encoding].suffix,)
+    faces = write_face_list(job.out / CROPS, job.out / "list.txt", exclude, suffixes)
+    return Prepared(summary, faces, job.out / "list.txt", page)
 
 
 def _tasks(job: Job, files: list[str]) -> list[Task]:
