@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from port.commands.shared import HELP, SHAPE_HELP, parse_shape, print_table
+from port.commands.options import HELP, PROTOTXT, SHAPE_HELP, parse_shape, print_table
 
 if TYPE_CHECKING:
     from port.layers.layer import Layer
@@ -18,7 +18,7 @@ WEIGHT_FILES = {".caffemodel", ".h5"}
 
 
 @click.command(context_settings=HELP)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=PROTOTXT)
 @click.option(
     "--phase",
     type=click.Choice(["TRAIN", "TEST"]),

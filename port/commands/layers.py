@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from port.commands.shared import HELP
+from port.commands.options import HELP
 
 
 @click.command(context_settings=HELP)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from port.commands.shared import (
+from port.commands.options import (
+    EXISTING,
     HELP,
+    PROTOTXT,
     add,
     data_options,
     device_option,
@@ -20,11 +22,9 @@ from port.commands.shared import (
 if TYPE_CHECKING:
     from port.net import Net
 
-EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command(context_settings=HELP)
-@click.argument("net_file", metavar="NET", type=EXISTING)
+@click.argument("net_file", metavar="NET", type=PROTOTXT)
 @click.option("--weights", type=EXISTING, required=True, help="A .caffemodel or Caffe HDF5 file.")
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--level", type=int, default=0, show_default=True, help="Net level, as in NetState.")
@@ -53,7 +53,7 @@ def test(
     from port.solver.log import Log
 
     param = read_net(net_file)
-    override_data(param, options["source"], options["root"], options["batch_size"], "TEST")
+    override_data(param, options, "TEST")
     net = load_net(
         param,
         weights,

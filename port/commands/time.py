@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from port.commands.shared import (
+from port.commands.options import (
+    EXISTING,
     HELP,
+    PROTOTXT,
     SHAPE_HELP,
     device_option,
     parse_shape,
@@ -26,12 +28,8 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings=HELP)
-@click.argument(
-    "net_file", metavar="NET", type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option(
-    "--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A .caffemodel."
-)
+@click.argument("net_file", metavar="NET", type=PROTOTXT)
+@click.option("--weights", type=EXISTING, help="A .caffemodel.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True)
 @click.option("--iterations", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), help="In place of the net's own.")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from port.commands.shared import (
+from port.commands.options import (
+    EXISTING,
     HELP,
+    PROTOTXT,
     add,
     data_options,
     device_option,
@@ -25,17 +27,16 @@ if TYPE_CHECKING:
     from port.solver.progress import Progress
     from port.solver.solver import Solver
 
-EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command(context_settings=HELP)
-@click.argument("file", metavar="NET_OR_SOLVER", type=EXISTING)
-@click.option("--solver", "solver_file", type=EXISTING, help="The solver, when a net is given.")
+@click.argument("file", metavar="NET_OR_SOLVER", type=PROTOTXT)
+@click.option("--solver", "solver_file", type=PROTOTXT, help="The solver, when a net is given.")
 @click.option("--weights", help="Start from these .caffemodel files (comma separated).")
 @click.option("--snapshot", type=EXISTING, help="Resume from this .solverstate.")
 @add(data_options)
 @click.option("--num-classes", metavar="N|auto", help="Outputs of the head; auto: from the list.")
 @click.option("--max-iter", type=click.IntRange(0), help="In place of the solver's own.")
+@click.option("--base-lr", type=click.FloatRange(0), help="In place of the solver's own.")
 @click.option("--display", type=click.IntRange(0), help="In place of the solver's own.")
 @click.option("--seed", type=click.IntRange(0), help="Makes fillers, order and mirroring repeat.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Snapshot folder.")
@@ -148,7 +149,8 @@ def find_solver(net_file: Path) -> Path:
 
 
 def _override(param: Any, options: dict[str, Any]) -> None:
-    for option, field in (("max_iter",) * 2, ("display",) * 2, ("seed", "random_seed")):
+    fields = {"max_iter": "max_iter", "base_lr": "base_lr", "display": "display"}
+    for option, field in {**fields, "seed": "random_seed"}.items():
         if options[option] is not None:
             setattr(param, field, options[option])
     if options["out"] is not None:
@@ -172,7 +174,7 @@ def _make(
     net_folder = resolve(param.net, folder).parent if param.net else folder
 
     def edit(net: Any) -> None:
-        override_data(net, options["source"], options["root"], options["batch_size"])
+        override_data(net, options)
         if options["num_classes"]:
             set_num_classes(net, options["num_classes"], net_folder)
 

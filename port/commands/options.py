@@ -17,6 +17,24 @@ T = TypeVar("T")
 SHAPE_HELP = "Image size, where the prototxt states none."
 HELP = {"help_option_names": ["-h", "--help"]}
 
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class PrototxtPath(click.Path):
+    """An existing prototxt; outside a checkout, the installed copy of a reference one."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        from port.schema import data_folder
+
+        given = Path(value)
+        shipped = data_folder("reference_prototxt") / given.name
+        if not given.exists() and given.parent.name in ("", "reference_prototxt"):
+            value = shipped if shipped.exists() else value
+        return super().convert(value, param, ctx)
+
+
+PROTOTXT = PrototxtPath(exists=True, dir_okay=False, path_type=Path)
+
 device_option = click.option(
     "--device",
     default="auto",
@@ -29,6 +47,7 @@ data_options: list[Callable[..., Any]] = [
     click.option("--source", type=click.Path(), help="Image list, in place of the net's own."),
     click.option("--root", type=click.Path(), help="Folder in front of the list's paths."),
     click.option("--batch-size", type=click.IntRange(1), help="In place of the net's own."),
+    click.option("--resize", metavar="H,W", help="Size that images are resized to on reading."),
     click.option("--workers", type=click.IntRange(0), help="Decoding threads [default: cores]."),
     click.option("--skip-bad", is_flag=True, help="Leave unreadable images out and count them."),
 ]
@@ -77,25 +96,36 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def override_data(
-    param: Any, source: str | None, root: str | None, batch: int | None, phase: str = "TRAIN"
-) -> None:
-    """Write ``--source``, ``--root`` and ``--batch-size`` into a net's data layers.
+def override_data(param: Any, options: dict[str, Any], phase: str = "TRAIN") -> None:
+    """Write ``--source``, ``--root``, ``--batch-size`` and ``--resize`` into data layers.
 
     Layers that only the other phase has (a test net's own list) stay as they are.
     """
     from port import schema
 
+    source, batch = options["source"], options["batch_size"]
+    height, width = _resize(options["resize"])
     other = schema.enum("Phase", "TRAIN" if phase == "TEST" else "TEST")
     for layer in param.layer:
         if any(rule.HasField("phase") and rule.phase == other for rule in layer.include):
             continue
         if layer.type == "ImageData":
-            _set(layer.image_data_param, source=source, batch_size=batch, root_folder=_folder(root))
+            root = _folder(options["root"])
+            _set(layer.image_data_param, source=source, batch_size=batch, root_folder=root)
+            _set(layer.image_data_param, new_height=height, new_width=width)
         elif layer.type == "Data":
             _set(layer.data_param, source=source, batch_size=batch)
         elif layer.type == "HDF5Data":
             _set(layer.hdf5_data_param, source=source, batch_size=batch)
+
+
+def _resize(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    height, _, width = text.replace("x", ",").partition(",")
+    if not (height.isdigit() and width.isdigit() and int(height) * int(width)):
+        raise click.BadParameter(f"'{text}' is not H,W, such as 112,96", param_hint="--resize")
+    return int(height), int(width)
 
 
 def set_num_classes(param: Any, classes: str, folder: Path) -> None:
