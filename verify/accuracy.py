@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from port.data.image_data import read_image
 from port.errors import DataError
 from verify import embed, metrics, protocol
+from verify.insightface import BinSet
 from verify.pairs import Pair
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm")
@@ -22,6 +24,7 @@ class Verification:
     """Everything that is told about one run.
 
     images: path of each picture by its name in the pairs; empty when only embeddings were given.
+    read: gives the picture of a path, (H, W, 3) uint8 BGR.
     variants: names of what departs from evaluation.m; empty for the original's protocol.
     """
 
@@ -32,6 +35,7 @@ class Verification:
     area_under_curve: float
     variants: tuple[str, ...] = ()
     images: Mapping[str, Path] = field(default_factory=dict)
+    read: embed.Reader = read_image
 
     @property
     def same(self) -> npt.NDArray[np.bool_]:
@@ -57,7 +61,7 @@ class Verification:
 
 def verify_pairs(
     pairs: Sequence[Pair],
-    images: str | Path,
+    images: str | Path | BinSet,
     forward: embed.Forward,
     shape: embed.Shape = embed.SHAPE,
     *,
@@ -69,15 +73,23 @@ def verify_pairs(
 ) -> Verification:
     """Embed each picture of the pairs once and run the protocol.
 
-    images: the folder that the pairs' paths are relative to; another suffix is found too.
+    images: the folder that the pairs' paths are relative to (another suffix is found too), or the
+        .bin set that the pairs come from.
 
     Raises:
         DataError: a missing picture (naming the pair's line), one that cannot be embedded, or
             pairs that the protocol refuses.
     """
-    paths = find_images(pairs, Path(images))
+    read = images.read_image if isinstance(images, BinSet) else read_image
+    paths = _own_names(pairs) if isinstance(images, BinSet) else find_images(pairs, Path(images))
     rows = embed.embed(
-        list(paths.values()), forward, shape, flip=flip, batch_size=batch_size, progress=progress
+        list(paths.values()),
+        forward,
+        shape,
+        flip=flip,
+        batch_size=batch_size,
+        progress=progress,
+        read=read,
     )
     found = dict(zip(paths, rows, strict=True))
     variants = () if flip == "concat" else (f"flip {flip}",)
@@ -88,6 +100,7 @@ def verify_pairs(
         pooled_threshold=pooled_threshold,
         variants=variants,
         images=paths,
+        read=read,
     )
 
 
@@ -99,6 +112,7 @@ def verify_embeddings(
     pooled_threshold: bool = False,
     variants: tuple[str, ...] = (),
     images: Mapping[str, Path] | None = None,
+    read: embed.Reader = read_image,
 ) -> Verification:
     """Run the protocol on embeddings (D,) by the pictures' names in the pairs.
 
@@ -125,6 +139,7 @@ def verify_embeddings(
         metrics.area_under_curve(result.scores, same),
         variants + tuple(name for name, used in off.items() if used),
         images or {},
+        read,
     )
 
 
@@ -140,6 +155,10 @@ def find_images(pairs: Sequence[Pair], folder: Path) -> dict[str, Path]:
             if name not in found:
                 found[name] = _find(folder, name, pair.line)
     return found
+
+
+def _own_names(pairs: Sequence[Pair]) -> dict[str, Path]:
+    return {name: Path(name) for pair in pairs for name in (pair.left, pair.right)}
 
 
 def _find(folder: Path, name: str, line: int) -> Path:

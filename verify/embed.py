@@ -26,6 +26,7 @@ Forward = Callable[[Batch], npt.NDArray[Any]]
 Shape = tuple[int, int, int]
 Flip = Literal["concat", "sum", "none"]
 Progress = Callable[[int, int], None]
+Reader = Callable[[str, bool], npt.NDArray[np.uint8]]
 
 SHAPE: Shape = (3, 112, 96)
 """Channels, height and width of SphereFace's crop."""
@@ -43,11 +44,13 @@ def embed(
     flip: Flip = "concat",
     batch_size: int = BATCH,
     progress: Progress | None = None,
+    read: Reader = read_image,
 ) -> npt.NDArray[np.float32]:
     """Embeddings (N, D) of N image files, in their order; (N, 2 D) with the mirror concatenated.
 
     flip: "concat" appends the embedding of the mirrored picture, as evaluation.m does; "sum" adds
-    it; "none" leaves it out. progress(done, total) is called after each batch.
+    it; "none" leaves it out. progress(done, total) is called after each batch. read(path, color)
+    gives the image of a path: (H, W, 3) BGR or, where color is false, (H, W) grey.
 
     Raises:
         DataError: an image that cannot be read or is smaller than the net's input, or an embedding
@@ -57,7 +60,7 @@ def embed(
         raise DataError(f"flip '{flip}': expected one of {', '.join(FLIPS)}")
     rows: list[npt.NDArray[Any]] = []
     done = 0
-    for batch in _batches(paths, shape, batch_size):
+    for batch in _batches(paths, shape, batch_size, read):
         found = _checked(_both(batch, forward, flip), paths[done : done + len(batch)])
         rows.append(found)
         done += len(batch)
@@ -169,22 +172,22 @@ def _both(batch: Batch, forward: Forward, flip: Flip) -> npt.NDArray[Any]:
     return found + mirrored if flip == "sum" else np.concatenate([found, mirrored], axis=-1)
 
 
-def _batches(paths: Sequence[str | Path], shape: Shape, size: int) -> Iterator[Batch]:
+def _batches(paths: Sequence[str | Path], shape: Shape, size: int, read: Reader) -> Iterator[Batch]:
     """Prepared batches in order, a few read ahead by a thread of their own."""
     chunks = [paths[at : at + size] for at in range(0, len(paths), size)]
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(max_workers=1) as pool:
         for chunk in chunks:
-            waiting.append(pool.submit(_read_batch, chunk, shape))
+            waiting.append(pool.submit(_read_batch, chunk, shape, read))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _read_batch(paths: Sequence[str | Path], shape: Shape) -> Batch:
+def _read_batch(paths: Sequence[str | Path], shape: Shape, read: Reader) -> Batch:
     colour = shape[0] != 1
-    images = [prepare(read_image(str(path), colour), shape, str(path)) for path in paths]
+    images = [prepare(read(str(path), colour), shape, str(path)) for path in paths]
     return np.stack(images)
 
 
