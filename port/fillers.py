@@ -27,8 +27,9 @@ def fill(blob: torch.Tensor, filler: Any) -> None:
         raise NetError(f"unknown filler type '{filler.type}'{hint}; known: {', '.join(FILLERS)}")
     if filler.sparse != -1 and filler.type != "gaussian":
         raise NetError(f"filler '{filler.type}': 'sparse' works with type 'gaussian' only")
-    with torch.no_grad():
-        FILLERS[filler.type](blob, filler)
+    if blob.numel():
+        with torch.no_grad():
+            FILLERS[filler.type](blob, filler)
 
 
 def _constant(blob: torch.Tensor, filler: Any) -> None:
@@ -46,15 +47,17 @@ def _gaussian(blob: torch.Tensor, filler: Any) -> None:
         raise NetError(f"filler 'gaussian': std {filler.std:g} is negative")
     blob.normal_(filler.mean, filler.std)
     if filler.sparse >= 0:
+        if blob.dim() == 0:
+            raise NetError("filler 'gaussian': 'sparse' needs a blob of at least 1 axis")
         # Caffe keeps a weight with probability sparse / (number of outputs).
         keep = min(1.0, filler.sparse / blob.shape[0])
         blob.mul_(torch.empty_like(blob).bernoulli_(keep))
 
 
 def _fan(blob: torch.Tensor, filler: Any) -> float:
-    """Caffe's fan: elements per row in, elements per column out (a vector counts rows only)."""
-    fan_in = blob.numel() / blob.shape[0]
-    fan_out = blob.numel() / (blob.shape[1] if blob.dim() > 1 else 1)
+    """Caffe's fan: elements per row in, elements per column out; a missing axis counts as 1."""
+    rows, columns = (*blob.shape, 1, 1)[:2]
+    fan_in, fan_out = blob.numel() / max(1, rows), blob.numel() / max(1, columns)
     norm = schema.enum_name(filler, "variance_norm")
     return {"FAN_IN": fan_in, "FAN_OUT": fan_out, "AVERAGE": (fan_in + fan_out) / 2}[norm]
 
@@ -70,7 +73,8 @@ def _msra(blob: torch.Tensor, filler: Any) -> None:
 
 def _positive_unitball(blob: torch.Tensor, filler: Any) -> None:
     """Uniform in [0, 1), then every row is scaled to sum to one."""
-    rows = blob.uniform_(0.0, 1.0).view(blob.shape[0], -1)
+    blob.uniform_(0.0, 1.0)
+    rows = blob.flatten(1) if blob.dim() > 1 else blob.view(-1, 1)
     rows.div_(rows.sum(1, keepdim=True))
 
 

@@ -78,6 +78,11 @@ class Layer(nn.Module):
         self.blob_names: list[str] = []
         self._check_counts()
         self._check_fields()
+        if len(self.spec.loss_weight) not in (0, len(self.spec.top)):
+            self.refuse(
+                f"gives loss_weight {len(self.spec.loss_weight)} times for "
+                f"{len(self.spec.top)} top(s); give it for every top or not at all"
+            )
         if self.loss and not self.spec.loss_weight:
             self.spec.loss_weight.append(1.0)
         self.bottom_shapes: list[Shape] = list(bottoms)
@@ -99,12 +104,14 @@ class Layer(nn.Module):
 
     def add_blob(self, name: str, shape: Shape, filler: Any = None) -> None:
         """Register the next blob under ``name``: zeros, or values from a FillerParameter."""
-        blob = nn.Parameter(torch.zeros(shape))
-        if filler is not None:
-            try:
+        try:
+            blob = nn.Parameter(torch.zeros(shape))
+            if filler is not None:
                 fill(blob, filler)
-            except NetError as error:
-                self.refuse(str(error))
+        except NetError as error:
+            self.refuse(str(error))
+        except (RuntimeError, TypeError, MemoryError):
+            self.refuse(f"cannot make a blob '{name}' of shape {shape}: it is too large")
         self.register_parameter(name, blob)
         self.blob_names.append(name)
 

@@ -34,7 +34,7 @@ class SPP(Layer):
         self.height: int = param.pyramid_height
         if self.height < 1:
             self.refuse("needs a pyramid_height of at least 1")
-        if 2 ** (self.height - 1) > 2 * max(bottom[2:]):
+        if self.height > 32 or 2 ** (self.height - 1) > 2 * max(bottom[2:]):
             self.refuse(f"pyramid_height {self.height} is too much for a bottom {bottom}")
         grids = self._grids((bottom[2], bottom[3]))
         if self.height == 1:
