@@ -89,6 +89,16 @@ def test_json_says_the_same(found: accuracy.Verification, tmp_path: Path) -> Non
     assert data["environment"]["numpy"] == np.__version__
 
 
+def test_json_has_no_infinity(tmp_path: Path) -> None:
+    pairs = [Pair("a", "b", same, fold, 1) for fold in (1, 2) for same in (True, False)]
+    rows = {"a": np.array([1.0, 0.0]), "b": np.array([1.0, 1.0])}
+    found = accuracy.verify_embeddings(pairs, rows, subtract_mean=False)
+    assert found.points[-1].threshold == np.inf
+    report.write_json(found, tmp_path / "report.json")
+    data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert data["tar_at_far"][-1]["threshold"] is None
+
+
 def test_mistakes_come_worst_first_and_by_their_own_fold() -> None:
     kinds = [True, True, True, False, False, False]
     folds = [1, 1, 2, 1, 2, 2]

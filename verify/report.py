@@ -53,8 +53,14 @@ def as_dict(found: Verification, files: Mapping[str, str | Path] | None = None) 
 def write_json(
     found: Verification, path: str | Path, files: Mapping[str, str | Path] | None = None
 ) -> None:
-    """Write `as_dict`, whole or not at all. A folder that cannot be written is a DataError."""
-    _write(Path(path), json.dumps(as_dict(found, files), indent=1) + "\n")
+    """Write `as_dict`, whole or not at all. A folder that cannot be written is a DataError.
+
+    A threshold above every score is infinite; JSON has no such number, so it becomes null.
+    """
+    data = as_dict(found, files)
+    for point in data["tar_at_far"]:
+        point["threshold"] = point["threshold"] if np.isfinite(point["threshold"]) else None
+    _write(Path(path), json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def write_html(
