@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from port.data.image_list import ImageList, read_image_list
 from port.data.mean_file import read_mean
 from port.data.prefetch import Part, Prefetcher
-from port.data.transformer import Draw, Transformer
+from port.data.transformer import Draw, Transformer, dims
 from port.errors import DataError
 
 Array = NDArray[Any]
@@ -34,13 +34,13 @@ class _Job(NamedTuple):
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file: pathlib and ``open`` cost a tenth of decoding a small face."""
+    """A whole file; pathlib and ``open`` cost a tenth of decoding a small face."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        size = os.fstat(handle).st_size
-        data = os.read(handle, size)
-        while len(data) < size and (more := os.read(handle, size - len(data))):
-            data += more
+        data = os.read(handle, 1 << 16)
+        if len(data) == 1 << 16:
+            with os.fdopen(os.dup(handle), "rb") as rest:
+                data += rest.read()
     finally:
         os.close(handle)
     return data
@@ -53,8 +53,6 @@ def decode_image(data: bytes, color: bool) -> Array | None:
     is dropped, and an EXIF orientation is applied (OpenCV since 3.1; the original was measured
     with 4.6. A Caffe of 2017 built on OpenCV 2.4 leaves such images unturned).
     """
-    import cv2
-
     if not data:
         return None
     flag = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
@@ -80,8 +78,6 @@ def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -
         what = f"{len(data)} bytes that are no image OpenCV knows" if data else "an empty file"
         raise DataError(f"cannot decode image '{path}': found {what}; restore or remove it")
     if height and width:
-        import cv2
-
         image = cv2.resize(image, (width, height))
     return image
 
@@ -182,34 +178,36 @@ class ImageBatches(Prefetcher[_Job]):
 
     def _fill_part(self, jobs: Sequence[_Job], part: Part) -> Array:
         data = part.data
-        for place, (line, draw) in enumerate(jobs):
-            out = None if self._own_size else data[place]
-            used, written = self._usable(line, partial(self._write, draw, out))
-            part.label[place] = self.images.labels[used]
-            data = written[np.newaxis] if self._own_size else data
+        used = []
+        for (line, draw), out in zip(jobs, data, strict=True):
+            taken, written = self._usable(line, self._write, draw, out)
+            used.append(taken)
+            if self._own_size:
+                data = written[np.newaxis]
+        part.label[:] = self.images.labels[used]
         return data
 
-    def _write(self, draw: Draw, out: Array | None, line: int) -> Array:
+    def _write(self, line: int, draw: Draw, out: Array) -> Array:
         image = self._read(line)
-        if out is None:
-            out = np.empty(self.transformer.shape(*_dims(image)), np.float32)
+        if self._own_size:
+            out = np.empty(self.transformer.shape(*dims(image)), np.float32)
         self.transformer.image(image, out, draw)
         return out
 
     def _shape(self, line: int) -> tuple[int, int, int]:
-        return self.transformer.shape(*_dims(self._read(line)))
+        return self.transformer.shape(*dims(self._read(line)))
 
     def _read(self, line: int) -> Array:
         return read_image(self._folder + self.images.names[line], self._color, *self._size)
 
-    def _usable(self, index: int, use: Callable[[int], T]) -> tuple[int, T]:
-        """(i, use(i)) for line `index`; with skip_bad for the first one from there that works."""
+    def _usable(self, line: int, use: Callable[..., T], *arguments: Any) -> tuple[int, T]:
+        """(line, use(line, …)), with skip_bad for the first line from there on that works."""
         for step in range(len(self.images)):
-            at = (index + step) % len(self.images)
+            at = (line + step) % len(self.images)
             if at in self._bad:
                 continue
             try:
-                return at, use(at)
+                return at, use(at, *arguments)
             except DataError as error:
                 message = f"{self.images.where(at)}: {error}"
                 if not self.skip_bad:
@@ -242,11 +240,6 @@ def _entropy(seed: int | None) -> int:
     if seed is not None and seed >= 0:
         return seed
     return int.from_bytes(os.urandom(8), "little")
-
-
-def _dims(image: Array) -> tuple[int, int, int]:
-    """(C, H, W) of an image (H, W) or (H, W, C)."""
-    return (image.shape[2] if image.ndim == 3 else 1, image.shape[0], image.shape[1])
 
 
 def _check_settings(spec: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,28 +26,25 @@ class PixelTable:
 
     def __init__(self, mean: float, scale: float) -> None:
         self.values: Array = (_BYTES - np.float32(mean)) * np.float32(scale)
+        self._table = self.values.reshape(1, 256)
+        self._ends = float(self.values[0]), float(self.values[255])
         self._linear = _is_exact(mean, scale) and self._stretch_agrees()
 
     def apply(self, plane: Array, out: Array) -> None:
         """Looks up `plane` (H, W) uint8 into `out` (H, W) float32; may change `plane`."""
-        import cv2
-
         if self._linear:
             self._stretch(plane, out)
         else:
-            cv2.LUT(plane, self.values.reshape(1, 256), dst=out)
+            cv2.LUT(plane, self._table, dst=out)
 
     def _stretch(self, plane: Array, out: Array) -> None:
         """Maps min..max of the plane to the table's ends, after making them 0 and 255.
 
         The two pixels borrowed for that are then set from the table.
         """
-        import cv2
-
         low, high = plane[0, 0], plane[-1, -1]
         plane[0, 0], plane[-1, -1] = 0, 255
-        ends = float(self.values[0]), float(self.values[255])
-        cv2.normalize(plane, out, *ends, cv2.NORM_MINMAX, cv2.CV_32F)
+        cv2.normalize(plane, out, *self._ends, cv2.NORM_MINMAX, cv2.CV_32F)
         out[0, 0], out[-1, -1] = self.values[low], self.values[high]
 
     def _stretch_agrees(self) -> bool:

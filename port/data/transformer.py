@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from port.data.pixels import PixelTable
 from port.errors import DataError
 
 Array = NDArray[Any]
+Window = tuple[slice, slice]
 
 
 class Draw(NamedTuple):
@@ -26,6 +28,17 @@ class Draw(NamedTuple):
 
 
 CENTRE = Draw()
+
+
+class _Room(NamedTuple):
+    """One thread's buffers for images of one size: kept, since making them costs as much."""
+
+    image: tuple[int, ...]
+    out: tuple[int, ...]
+    planes: Array
+    channels: list[Array]
+    rows: Array
+    flipped: Array
 
 
 class Transformer:
@@ -83,39 +96,36 @@ class Transformer:
 
     def image(self, image: Array, out: Array, draw: Draw = CENTRE) -> None:
         """Transforms one uint8 image (H, W) or (H, W, C) into `out` (C, H', W') float32."""
-        import cv2
-
-        height, width = image.shape[:2]
-        self._check(image.shape[2] if image.ndim == 3 else 1, height, width, out.shape)
-        if image.dtype != np.uint8:
-            raise DataError(f"the image has {image.dtype} values; 8-bit images are needed")
-        window = self._window(height, width, draw)
-        image = image[window]
-        planes, flipped = self._buffers(out.shape, image.shape)
+        room = self._room(image, out)
+        window = None
+        if self.crop:
+            window = self._window(image.shape[0], image.shape[1], draw)
+            image = image[window]
         if draw.mirror:
-            image = cv2.flip(image, 1, dst=flipped)
-        cv2.split(image, list(planes))
-        if self.mean is None:
-            self._look_up(planes, out)
+            image = cv2.flip(image, 1, dst=room.flipped)
+        cv2.split(image, room.channels)
+        if self.mean is not None:
+            self._subtract_image(room.planes, out, window, draw.mirror)
+        elif self._one_table:
+            self._tables[0].apply(room.rows, out.reshape(room.rows.shape))
         else:
-            self._subtract_image(planes, out, window, draw.mirror)
+            for table, plane, target in zip(self._tables, room.channels, out, strict=True):
+                table.apply(plane, target)
 
     def planes(self, planes: Array, out: Array, draw: Draw = CENTRE) -> None:
         """The same for a record (C, H, W), uint8 or float32, as a raw Datum holds it."""
-        channels, height, width = planes.shape
-        self._check(channels, height, width, out.shape)
-        window = self._window(height, width, draw)
+        self._check(planes.shape, out.shape)
+        window = self._window(planes.shape[1], planes.shape[2], draw) if self.crop else None
         planes = _cut(planes, window, draw.mirror)
-        if self.mean is None:
-            np.subtract(planes, _per_channel(self.mean_values or [0.0]), out=out)
-            np.multiply(out, self.scale, out=out)
-        else:
+        if self.mean is not None:
             self._subtract_image(planes, out, window, draw.mirror)
-
-    def _check(self, channels: int, height: int, width: int, out: tuple[int, ...]) -> None:
-        asked = (channels, height, width, out)
-        if asked == getattr(self._thread, "accepted", None):
             return
+        mean = np.asarray(self.mean_values or [0.0], np.float32)
+        np.subtract(planes, mean.reshape(-1, 1, 1), out=out)
+        np.multiply(out, self.scale, out=out)
+
+    def _check(self, source: tuple[int, ...], out: tuple[int, ...]) -> None:
+        channels, height, width = source
         expected = self.shape(channels, height, width)
         if out != expected:
             raise DataError(
@@ -123,12 +133,9 @@ class Transformer:
                 f"{_size(out)}; all images of a batch must be of one size: "
                 "resize them (new_height, new_width)"
             )
-        self._thread.accepted = asked
 
-    def _window(self, height: int, width: int, draw: Draw) -> tuple[slice, slice]:
-        """The rows and columns that stay."""
-        if not self.crop:
-            return slice(0, height), slice(0, width)
+    def _window(self, height: int, width: int, draw: Draw) -> Window:
+        """The rows and columns of the crop."""
         spare_rows, spare_columns = height - self.crop, width - self.crop
         if self.random_crop:
             top, left = int(draw.down * (spare_rows + 1)), int(draw.right * (spare_columns + 1))
@@ -136,38 +143,38 @@ class Transformer:
             top, left = spare_rows // 2, spare_columns // 2
         return slice(top, top + self.crop), slice(left, left + self.crop)
 
-    def _look_up(self, planes: Array, out: Array) -> None:
-        if self._one_table:
-            width = planes.shape[2]
-            self._tables[0].apply(planes.reshape(-1, width), out.reshape(-1, width))
-            return
-        for table, plane, target in zip(self._tables, planes, out, strict=True):
-            table.apply(plane, target)
-
     def _subtract_image(
-        self, planes: Array, out: Array, window: tuple[slice, slice], mirror: bool
+        self, planes: Array, out: Array, window: Window | None, mirror: bool
     ) -> None:
         """(pixel - mean image) * scale; the mean is mirrored with the pixels it belongs to."""
         mean: Any = self.mean
         np.subtract(planes, _cut(mean, window, mirror), out=out)
         np.multiply(out, self.scale, out=out)
 
-    def _buffers(self, planes: tuple[int, ...], image: tuple[int, ...]) -> tuple[Array, Array]:
-        """This thread's room for the planes (C, H, W) and for the mirrored image."""
-        held: tuple[Array, Array] | None = getattr(self._thread, "buffers", None)
-        if held is None or held[0].shape != planes or held[1].shape != image:
-            held = np.empty(planes, np.uint8), np.empty(image, np.uint8)
-            self._thread.buffers = held
-        return held
+    def _room(self, image: Array, out: Array) -> _Room:
+        """This thread's room for an image, checked and made when the sizes change."""
+        held: _Room | None = getattr(self._thread, "room", None)
+        if held is not None and held.image == image.shape and held.out == out.shape:
+            return held
+        if image.dtype != np.uint8:
+            raise DataError(f"the image has {image.dtype} values; 8-bit images are needed")
+        self._check(dims(image), out.shape)
+        channels, height, width = out.shape
+        planes = np.empty(out.shape, np.uint8)
+        flipped = np.empty((height, width, *image.shape[2:]), np.uint8)
+        rows = planes.reshape(channels * height, width)
+        self._thread.room = _Room(image.shape, out.shape, planes, list(planes), rows, flipped)
+        return self._thread.room  # type: ignore[no-any-return]
 
 
-def _cut(planes: Array, window: tuple[slice, slice], mirror: bool) -> Array:
-    part: Array = planes[:, window[0], window[1]]
+def dims(image: Array) -> tuple[int, int, int]:
+    """(C, H, W) of an image (H, W) or (H, W, C)."""
+    return (image.shape[2] if image.ndim == 3 else 1, image.shape[0], image.shape[1])
+
+
+def _cut(planes: Array, window: Window | None, mirror: bool) -> Array:
+    part = planes if window is None else planes[:, window[0], window[1]]
     return part[..., ::-1] if mirror else part
-
-
-def _per_channel(values: list[float]) -> Array:
-    return np.asarray(values, np.float32).reshape(-1, 1, 1)
 
 
 def _size(shape: tuple[int, ...]) -> str:
