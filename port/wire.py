@@ -20,9 +20,10 @@ import numpy as np
 from port.errors import WeightsError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MOST_FIELDS = 500_000
+MOST_FIELDS = 200_000
 """Fields walked in one file, runs of unpacked numbers counted once; real nets stay below 20000."""
 MOST_AXES = 32
+MOST_PIECES = 1000
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -178,6 +179,8 @@ def read_blob(file: WireFile, start: int, end: int, where: str, diff: bool = Fal
             dtype = _FLOAT if field.number == single else _DOUBLE
             values, position = file.numbers(field, end, dtype, where)
             chunks[field.number].append(values)
+            if len(chunks[field.number]) > MOST_PIECES:
+                file.fail(field.tag, where, f"its values lie in more than {MOST_PIECES} pieces")
         elif field.number == 7:
             file.expect(field, BYTES, where)
             shape += _dims(file, field, where)

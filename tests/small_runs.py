@@ -60,9 +60,9 @@ def make_solver(name: str, lines: list[str] | None = None, **options: Any) -> So
 
 
 @cache
-def finished(name: str, init: str = "init.caffemodel") -> Run:
+def finished(name: str) -> Run:
     """Train one of the golden jobs to its end, from the original's initial weights."""
-    folder = Path(_ROOT.name) / f"{name}-{init}"
+    folder = Path(_ROOT.name) / name
     folder.mkdir()
     lines: list[str] = []
     with inside(folder):
@@ -70,15 +70,15 @@ def finished(name: str, init: str = "init.caffemodel") -> Run:
         run = Run(folder, solver, lines, [], [], {})
         solver.on_iteration = lambda progress: keep_weights(run, progress.iteration)
         solver.net.register_forward_hook(lambda net, args, outputs: keep_outputs(run, outputs))
-        solver.load_weights(init)
+        solver.load_weights("init.caffemodel")
         assert solver.solve()
         solver.close()
     return run
 
 
 def keep_outputs(run: Run, outputs: dict[str, torch.Tensor]) -> None:
-    run.losses.append(float(outputs["softmax_loss"]))
-    run.lambdas.append(float(outputs["lambda"]))
+    run.losses.append(outputs["softmax_loss"].item())
+    run.lambdas.append(outputs["lambda"].item())
 
 
 def keep_weights(run: Run, iteration: int) -> None:

@@ -28,7 +28,9 @@ def test_rates_equal_the_originals(name: str) -> None:
 
 
 def test_unknown_policy_shows_close_matches() -> None:
-    with pytest.raises(SolverError, match="unknown lr_policy 'multi_step' .did you mean 'multistep'"):
+    with pytest.raises(
+        SolverError, match=r"unknown lr_policy 'multi_step' \(did you mean 'multistep'"
+    ):
         LearningRate(schema.SolverParameter(lr_policy="multi_step"))
 
 

@@ -49,11 +49,23 @@ def write_state_hdf5(path: str | os.PathLike[str], state: State) -> None:
 
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         file["iter"] = np.array([state.iteration], np.int32)
-        file["learned_net"] = np.bytes_(state.learned_net.encode())
+        _write_c_string(file, "learned_net", state.learned_net)
         file["current_step"] = np.array([state.current_step], np.int32)
         group = file.create_group("history")
         for i, history in enumerate(state.history):
             group[str(i)] = history
+
+
+def _write_c_string(file: Any, name: str, text: str) -> None:
+    """A string with its final NUL inside, which Caffe's reader counts on."""
+    import h5py
+
+    data = text.encode() + b"\0"
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(len(data))
+    space = h5py.h5s.create(h5py.h5s.SCALAR)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space)
+    dataset.write(space, space, np.array(data, f"S{len(data)}"), kind)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
