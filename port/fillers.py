@@ -59,7 +59,12 @@ def _fan(blob: torch.Tensor, filler: Any) -> float:
     rows, columns = (*blob.shape, 1, 1)[:2]
     fan_in, fan_out = blob.numel() / max(1, rows), blob.numel() / max(1, columns)
     norm = schema.enum_name(filler, "variance_norm")
-    return {"FAN_IN": fan_in, "FAN_OUT": fan_out, "AVERAGE": (fan_in + fan_out) / 2}[norm]
+    fans: dict[str, float] = {
+        "FAN_IN": fan_in,
+        "FAN_OUT": fan_out,
+        "AVERAGE": (fan_in + fan_out) / 2,
+    }
+    return fans[norm]
 
 
 def _xavier(blob: torch.Tensor, filler: Any) -> None:

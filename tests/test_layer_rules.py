@@ -326,7 +326,7 @@ REFUSED = [
     (CONV % "kernel_size: 3 group: 2", [IMAGE], "group 2 must divide the 3 channels"),
     (CONV % "kernel_size: 9", [IMAGE], r"windows of \(9, 9\) pixels do not fit"),
     (CONV % "kernel_size: 3 axis: 4", [IMAGE], "axis 4 is out of range for a bottom of 4 axes"),
-    (POOL % "", [IMAGE], "kernel and stride must be above 0"),
+    (POOL % "", [IMAGE], "kernel and stride must be 1 to"),
     (POOL % "kernel_size: 3 pad: 3", [IMAGE], r"pad \(3, 3\) must be smaller than the kernel"),
     (POOL % "kernel_size: 3 stride_h: 2", [IMAGE], "stride_h and stride_w together"),
     (POOL % "global_pooling: true kernel_size: 3", [IMAGE], "give no kernel size"),
@@ -367,6 +367,11 @@ REFUSED = [
     ),
     ('type: "LRN" bottom: "a" top: "y" lrn_param { local_size: 4 }', [IMAGE], "must be odd"),
     ('type: "Tile" bottom: "a" top: "y"', [(2, 3)], "needs tiles above 0"),
+    (
+        'type: "Tile" bottom: "a" top: "y" tile_param { tiles: 2147483647 }',
+        [(2, 3)],
+        r"top 'y' would have shape \(2, 6442450941\): no such blob",
+    ),
     ('type: "Log" bottom: "a" top: "y" log_param { base: 0 }', [(2, 3)], "base must be above 0"),
     (
         'type: "InnerProduct" bottom: "a" top: "y" inner_product_param { num_output: 2 '

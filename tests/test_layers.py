@@ -65,6 +65,23 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "layer_Filter_a"])
+def test_reads_no_value(name: str) -> None:
+    """On tensors without data: nothing is copied to the CPU, nothing made on another device.
+
+    Filter has to: the length of its tops is data.
+    """
+    case = Case(name)
+    case.layer.to("meta")
+    fed = case.inputs()
+    bottoms = [fed[bottom].detach().to("meta") for bottom in case.layer.spec.bottom]
+    for bottom, source in zip(bottoms, case.layer.spec.bottom, strict=True):
+        bottom.requires_grad_(fed[source].requires_grad)
+    tops = [top for top in as_list(case.layer(*bottoms)) if top.requires_grad]
+    if tops:
+        torch.autograd.backward(tops, [torch.empty_like(top) for top in tops])
+
+
 def test_every_type_has_a_case() -> None:
     covered = {golden.load("layers", name).meta["type"] for name in CASES}
     without = set(layer_types()) - covered - set(ELSEWHERE)

@@ -36,6 +36,8 @@ class BatchNorm(Layer):
         self.fraction: float = param.moving_average_fraction
         self.eps: float = param.eps
         self.channels = bottom[1] if len(bottom) > 1 else 1
+        if self.channels < 1:
+            self.refuse(f"needs a bottom with channels, found {bottom}")
         for name, size in (("mean", self.channels), ("variance", self.channels)):
             self.add_blob(name, (size,))
         self.add_blob("scale_factor", (1,))
@@ -63,6 +65,8 @@ class BatchNorm(Layer):
     def _by_batch(self, x: torch.Tensor) -> torch.Tensor:
         mean, variance = x.new_zeros(2, self.channels)
         m = x.numel() // self.channels
+        if m == 0:
+            return x
         if m > 1:
             # momentum 1 hands out the batch's own mean and m / (m - 1) variance.
             top = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from port.errors import NetError
 from port.fillers import fill
 
 Shape = tuple[int, ...]
+INT_MAX = 2**31 - 1
+"""Caffe counts a blob's values in an int."""
 Count = tuple[int, "int | None"]
 
 
@@ -87,6 +90,7 @@ class Layer(nn.Module):
             self.spec.loss_weight.append(1.0)
         self.bottom_shapes: list[Shape] = list(bottoms)
         self.top_shapes: list[Shape] = [tuple(shape) for shape in self.setup(list(bottoms))]
+        self._check_top_shapes()
 
     @property
     def param(self) -> Any:
@@ -133,6 +137,11 @@ class Layer(nn.Module):
             low, high = limits
             if found < low or (high is not None and found > high):
                 self.refuse(f"takes {_count(low, high)} {kind}(s), found {found}")
+
+    def _check_top_shapes(self) -> None:
+        for top, shape in zip(self.spec.top, self.top_shapes, strict=True):
+            if min(shape, default=0) < 0 or math.prod(shape) > INT_MAX:
+                self.refuse(f"top '{top}' would have shape {shape}: no such blob can exist")
 
     def _check_fields(self) -> None:
         if not self.param_field:

@@ -23,10 +23,10 @@ class LRN(Layer):
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         param = self.param
-        if len(bottoms[0]) != 4:
+        if len(bottoms[0]) != 4 or min(bottoms[0][1:]) < 1:
             self.refuse(f"needs a bottom (N, C, H, W), found {bottoms[0]}")
-        if param.local_size % 2 == 0:
-            self.refuse(f"local_size must be odd, found {param.local_size}")
+        if param.local_size % 2 == 0 or param.local_size > 2**15:
+            self.refuse(f"local_size must be odd and below {2**15}, found {param.local_size}")
         self.across = schema.enum_name(param, "norm_region") == "ACROSS_CHANNELS"
         self.size: int = param.local_size
         self.alpha: float = param.alpha

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from port import schema
-from port.layers.layer import Layer, Shape
+from port.layers.layer import INT_MAX, Layer, Shape
 
 FLT_MAX = 3.40282346638528859812e38
 FLT_MIN = 1.17549435e-38
@@ -47,12 +48,16 @@ class Grid:
 
     def padded(self, x: torch.Tensor, value: float) -> torch.Tensor:
         """``x`` with ``value`` around it, so that the windows cover the result exactly."""
-        sides: list[int] = []
         size = (x.shape[2], x.shape[3])
-        for at in (1, 0):
-            reach = (self.count(size)[at] - 1) * self.stride[at] + self.kernel[at]
-            sides += [self.pad[at], reach - size[at] - self.pad[at]]
-        return F.pad(x, sides, value=value)
+        ends = zip(self.pad, self.reach(size), size, strict=True)
+        (top, bottom), (left, right) = ((p, reach - n - p) for p, reach, n in ends)
+        return F.pad(x, (left, right, top, bottom), value=value)
+
+    def reach(self, size: Pair) -> Pair:
+        """Pixels from the first window's start to the last one's end."""
+        steps = zip(self.count(size), self.kernel, self.stride, strict=True)
+        down, across = ((n - 1) * s + k for n, k, s in steps)
+        return down, across
 
 
 class Pooling(Layer):
@@ -75,7 +80,7 @@ class Pooling(Layer):
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         bottom = bottoms[0]
-        if len(bottom) != 4:
+        if len(bottom) != 4 or min(bottom[1:]) < 1:
             self.refuse(f"needs a bottom (N, C, H, W), found {bottom}")
         self.method: str = schema.enum_name(self.param, "pool")
         if self.method != "MAX" and len(self.spec.top) > 1:
@@ -85,6 +90,8 @@ class Pooling(Layer):
         size = (1, 1) if self.grid is None else self.grid.count((bottom[2], bottom[3]))
         if min(size) < 1:
             self.refuse(f"its windows do not fit into a bottom of shape {bottom}")
+        if self.grid is not None and math.prod(self.grid.reach((bottom[2], bottom[3]))) > 2**26:
+            self.refuse(f"stride {self.grid.stride} is out of proportion to a bottom {bottom}")
         return [(*bottom[:2], *size)] * len(self.spec.top)
 
     def _read_grid(self) -> Grid | None:
@@ -97,8 +104,8 @@ class Pooling(Layer):
             if stride != (1, 1) or pad != (0, 0):
                 self.refuse("global_pooling goes with stride 1 and pad 0 only")
             return None
-        if min(kernel) < 1 or min(stride) < 1:
-            self.refuse(f"kernel and stride must be above 0, found {kernel} and {stride}")
+        if min(kernel + stride) < 1 or max(kernel + stride) > INT_MAX:
+            self.refuse(f"kernel and stride must be 1 to {INT_MAX}: {kernel} and {stride}")
         if any(pad) and self.method == "STOCHASTIC":
             self.refuse("pad goes with MAX and AVE only")
         if any(p >= k for p, k in zip(pad, kernel, strict=True)):

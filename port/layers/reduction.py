@@ -9,11 +9,28 @@ import torch
 from port import schema
 from port.layers.layer import Layer, Shape
 
+
+def _sum(x: torch.Tensor) -> torch.Tensor:
+    return x.sum(-1)
+
+
+def _sum_of_absolutes(x: torch.Tensor) -> torch.Tensor:
+    return x.abs().sum(-1)
+
+
+def _sum_of_squares(x: torch.Tensor) -> torch.Tensor:
+    return (x * x).sum(-1)
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    return x.mean(-1)
+
+
 _OPERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "SUM": lambda x: x.sum(-1),
-    "ASUM": lambda x: x.abs().sum(-1),
-    "SUMSQ": lambda x: (x * x).sum(-1),
-    "MEAN": lambda x: x.mean(-1),
+    "SUM": _sum,
+    "ASUM": _sum_of_absolutes,
+    "SUMSQ": _sum_of_squares,
+    "MEAN": _mean,
 }
 
 

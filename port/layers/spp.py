@@ -25,7 +25,7 @@ class SPP(Layer):
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         bottom, param = bottoms[0], self.param
-        if len(bottom) != 4 or min(bottom[2:]) < 1:
+        if len(bottom) != 4 or min(bottom[1:]) < 1:
             self.refuse(f"needs a bottom (N, C, H, W), found {bottom}")
         method = schema.enum_name(param, "pool")
         if method == "STOCHASTIC":

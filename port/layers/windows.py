@@ -53,6 +53,8 @@ def read_windows(layer: Layer, bottoms: list[Shape]) -> Windows:
     if len(set(bottoms)) > 1:
         layer.refuse(f"bottoms must have one shape, found {', '.join(map(str, bottoms))}")
     channel_axis = layer.axis(param.axis, len(bottom))
+    if min(bottom[channel_axis:]) < 1:
+        layer.refuse(f"needs a bottom with channels and pixels, found {bottom}")
     n = len(bottom) - channel_axis - 1
     if n > 3:
         layer.refuse(f"has {n} spatial axes after axis {channel_axis}; up to 3 are supported")
