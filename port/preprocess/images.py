@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -55,7 +57,8 @@ def read_image(path: str | Path, as_stored: bool = False) -> Pixels:
         raise DataError("the file is cut off before its end marker")
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        with _quiet():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
         raise DataError("the decoder refuses it: damaged, or too large") from error
     if image is None:
@@ -75,3 +78,13 @@ def _is_cut_off(data: bytes) -> bool:
         scan = data.rfind(b"\xff\xda")
         return data.find(b"\xff\xd9", max(scan, 0)) < 0
     return data.startswith(b"\x89PNG") and b"IEND" not in data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps OpenCV's log off the screen: what is wrong with an image is reported by us."""
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)

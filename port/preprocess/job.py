@@ -30,9 +30,9 @@ ENCODINGS = {
     "matlab": Encoding(".jpg", 75, subsampled=True),
     "png": Encoding(".png"),
 }
-"""jpg: quality 95, full colour resolution, below one grey level of loss, and the name that lists
-expect. matlab: imwrite's quality 75 with halved colour, as the original stored its training
-faces; it costs 2.3 grey levels on average. png: without loss."""
+"""jpg: quality 95 with full colour resolution, one grey level of loss on average, and the name that
+lists expect. matlab: imwrite's quality 75 with halved colour resolution, as the original stored
+its faces: 2.4 grey levels. png: no loss."""
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,10 @@ def read_landmarks(path: str | Path) -> Landmarks:
         text = Path(path).read_text("utf-8", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"{path}: cannot read the landmarks: {error.strerror}") from error
-    start = text.lstrip("\ufeff \t\r\n")[:1]
-    read = {"{": _read_json_lines, "<": _read_imglab}.get(start, _read_table)
+    start = text.lstrip("\ufeff \t\r\n")
+    read = next(
+        (reader for mark, reader in _READERS.items() if start.startswith(mark)), _read_table
+    )
     found = dict(read(text, str(path)))
     if not found:
         raise DataError(f"{path}: no landmarks in it; expected lines 'path x1 y1 ... x5 y5'")
@@ -140,3 +142,12 @@ def _parts(parts: list[ElementTree.Element], where: str) -> Floats:
     if sorted(named) != list(range(68)):
         raise DataError(f"{where}: expected parts 0 to 67, found {len(named)} parts")
     return five_from_68(np.array([named[i] for i in range(68)]))
+
+
+_READERS = {
+    "{": _read_json_lines,
+    "<?xml": _read_imglab,
+    "<!DOCTYPE": _read_imglab,
+    "<dataset": _read_imglab,
+}
+"""How a file starts that is not a table."""

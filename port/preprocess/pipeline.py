@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -177,7 +178,7 @@ def _start_worker(job: Job) -> None:
     # The parent decides on Ctrl-C; a worker whose parent was killed must not live on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _limit_threads(1)
+    _limit_threads(1, 1)
     _worker = Worker(job)
 
 
@@ -193,8 +194,8 @@ def _run_chunk(chunk: list[Task]) -> list[Record]:
     return _worker(chunk)
 
 
-def _limit_threads(count: int) -> int:
-    """Threads of torch, here and in OpenCV; returns the earlier number.
+def _limit_threads(torch_threads: int, cv2_threads: int) -> tuple[int, int]:
+    """Threads of torch and of OpenCV in this process; returns the earlier numbers.
 
     One thread per process is quickest when every core has a process, and it makes results
     independent of the number of workers.
@@ -202,15 +203,16 @@ def _limit_threads(count: int) -> int:
     import cv2
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(torch_threads)
+    cv2.setNumThreads(cv2_threads)
     return before
 
 
-class _one_thread:  # noqa: N801  (a context manager, read like a function)
-    def __enter__(self) -> None:
-        self.before = _limit_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        _limit_threads(self.before)
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = _limit_threads(1, 1)
+    try:
+        yield
+    finally:
+        _limit_threads(*before)
