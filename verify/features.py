@@ -48,6 +48,8 @@ def write_features(path: str | Path, features: npt.ArrayLike, files: Sequence[st
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
+    except ImportError as error:
+        raise DataError(f"{path}: {error}; pip install 'sphereface-port[data]'") from error
     except OSError as error:
         raise DataError(f"{path}: cannot write it: {error.strerror or error}") from error
     finally:
