@@ -129,7 +129,7 @@ def test_label_out_of_range(label: int) -> None:
     net = load_net(NET.format(margin="QUADRUPLE", tops=""))
     inputs = _inputs()
     inputs["label"][3] = label
-    with pytest.raises(NetError, match=rf"layer 'fc6' .*label {label} is outside 0 to 3"):
+    with pytest.raises(NetError, match=rf"layer 'fc6' .*label {label} is outside 0 … 3"):
         net(**inputs)
 
 
