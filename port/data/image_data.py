@@ -27,6 +27,8 @@ LOOK_FOR = 1000
 """How many files of a list are looked for before the first batch: a wrong root folder shows at
 once, and a list of millions on a network disk does not wait for it."""
 
+_FLAGS = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}
+
 
 class _Job(NamedTuple):
     line: int
@@ -55,9 +57,8 @@ def decode_image(data: bytes, color: bool) -> Array | None:
     """
     if not data:
         return None
-    flag = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     try:
-        found: Array | None = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        found: Array | None = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[color])
     except cv2.error:
         return None
     return found
@@ -74,6 +75,9 @@ def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read image '{path}': {reason}") from error
     image = decode_image(data, color)
+    if image is None:
+        # Caffe's imread fills up a JPEG that ends early with grey; imdecode refuses it.
+        image = cv2.imread(path, _FLAGS[color]) if data else None
     if image is None:
         what = f"{len(data)} bytes that are no image OpenCV knows" if data else "an empty file"
         raise DataError(f"cannot decode image '{path}': found {what}; restore or remove it")

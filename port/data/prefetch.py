@@ -79,8 +79,8 @@ class Prefetcher(Generic[Job]):
     refers to any more are filled again.
 
     There is no thread that waits to hand over a batch, so there is nothing to get stuck:
-    ``next`` tops up the queue and waits for the oldest batch. An error of `plan` or `fill` is
-    raised by the ``next`` that would have returned the batch it broke.
+    ``next`` tops up the queue and waits for the oldest batch. An error of `fill` is raised by the
+    ``next`` that would have returned the batch it broke; one of `plan` ends the iteration.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Prefetcher(Generic[Job]):
         self._plan, self._fill = plan, fill
         self._depth = max(1, depth)
         self._queue: deque[_Pending] = deque()
+        self._end: Exception | None = None
         self._arrays = _Arrays(self.shape, self._depth + 2)
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(self.workers, "port-data")
 
@@ -105,8 +106,10 @@ class Prefetcher(Generic[Job]):
     def __next__(self) -> Batch:
         if self._pool is None:
             raise StopIteration
-        while len(self._queue) < self._depth:
-            self._queue.append(self._submit(self._pool))
+        while self._end is None and len(self._queue) < self._depth:
+            self._submit(self._pool)
+        if not self._queue:
+            raise self._end or StopIteration
         batch, futures = self._queue[0]
         try:
             parts = [future.result() for future in futures]
@@ -128,20 +131,18 @@ class Prefetcher(Generic[Job]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, pool: ThreadPoolExecutor) -> _Pending:
-        batch = Part(self._arrays.take(), np.empty(self.shape[0], np.float32))
+    def _submit(self, pool: ThreadPoolExecutor) -> None:
+        """Plans one more batch and hands it to the threads."""
         try:
             jobs = next(self._plan)
-        except PortError as error:
-            failed: Future[Array] = Future()
-            failed.set_exception(error)
-            return _Pending(batch, [failed])
+        except (PortError, StopIteration) as error:
+            self._end = error
+            return
+        batch = Part(self._arrays.take(), np.empty(self.shape[0], np.float32))
         step = -(-len(jobs) // self.workers)
-        spans = [slice(start, start + step) for start in range(0, len(jobs), step)]
-        return _Pending(
-            batch,
-            [
-                pool.submit(self._fill, jobs[span], Part(batch.data[span], batch.label[span]))
-                for span in spans
-            ],
-        )
+        futures = []
+        for start in range(0, len(jobs), step):
+            span = slice(start, start + step)
+            part = Part(batch.data[span], batch.label[span])
+            futures.append(pool.submit(self._fill, jobs[span], part))
+        self._queue.append(_Pending(batch, futures))
