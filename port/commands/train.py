@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 @click.option(
     "--restart-lambda", is_flag=True, help="On resume start lambda's schedule over, as Caffe does."
 )
+@click.option("--level", type=int, default=0, show_default=True, help="NetState's level.")
+@click.option("--stage", default="", help="NetState's stages (comma separated).")
 @device_option
 def train(file: Path, solver_file: Path | None, log_file: Path | None, **options: Any) -> None:
     """Train a net step for step as Caffe does, and write snapshots that Caffe can read.
@@ -70,10 +72,13 @@ def train(file: Path, solver_file: Path | None, log_file: Path | None, **options
       port train sphereface_solver.prototxt --weights sphereface_model.caffemodel --out tuned
       port train sphereface_solver.prototxt --snapshot result/sphereface_model_iter_1000.solverstate
     """
+    from port.solver.nets import set_train_state
+
     if options["weights"] and options["snapshot"]:
         raise click.UsageError("give --snapshot to resume or --weights to fine-tune, not both")
     param, folder = solver_and_folder(file, solver_file)
     _override(param, options)
+    set_train_state(param, options["level"], options["stage"])
     with _reporting(log_file) as (sink, on_iteration):
         solver = _make(param, folder, sink, on_iteration, options)
         try:
