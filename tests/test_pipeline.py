@@ -388,6 +388,14 @@ def test_prepare(photos: Path, tmp_path: Path) -> None:
     assert re.search(r"<figcaption>id1/001.png<br>score (0\.9|1\.0)", page)
 
 
+def test_prepare_without_any_face(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    shutil.copy(photos / "id2" / "006.png", tmp_path / "in" / "a")
+    with pytest.raises(DataError, match=r"no face in any of 1 images; see .*report.html"):
+        prepare(Job(tmp_path / "in", tmp_path / "out"), workers=1)
+    assert "no face" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_report_escapes_names(tmp_path: Path) -> None:
     images = one_image(tmp_path, "<b>&/1.png")
     done = prepare(Job(images, tmp_path / "out", landmarks=tmp_path / "points.txt"), workers=1)

@@ -15,7 +15,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from port.errors import PortError
+from port.errors import DataError, PortError
 from port.preprocess import manifest
 from port.preprocess.face_list import CASIA_IDENTITIES_IN_LFW, ListSummary, write_face_list
 from port.preprocess.job import CHUNK, CROPS, ENCODINGS, Job
@@ -102,12 +102,15 @@ def prepare(
 ) -> Prepared:
     """The whole way: run(job), then ``out/list.txt`` of the crops and ``out/report.html``.
 
-    Raises what run and write_face_list raise.
+    Raises what run and write_face_list raise, and DataError when no image gave a face (the report
+    is written first).
     """
     from port.preprocess.report import write_report
 
     summary = run(job, workers, restart, progress)
     page = write_report(summary.manifest, job.images, job.out / "report.html", job.as_stored)
+    if not summary.counts[manifest.OK]:
+        raise DataError(f"{job.images}: no face in any of {summary.total} images; see {page}")
     suffixes = (ENCODINGS[job.encoding].suffix,)
     faces = write_face_list(job.out / CROPS, job.out / "list.txt", exclude, suffixes)
     return Prepared(summary, faces, job.out / "list.txt", page)
