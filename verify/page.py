@@ -20,7 +20,8 @@ PAGE = """<!DOCTYPE html>
   td.text, th.text { text-align: left; } td.hash { font-family: monospace; font-size: .8rem; }
   tfoot td { border-top: 1px solid #bbb; font-weight: 600; }
   .columns { display: flex; flex-wrap: wrap; gap: 1.5rem 3rem; align-items: flex-start; }
-  .columns svg { max-width: 100%; height: auto; }
+  .plots { gap: 1.5rem; } .plots > div { flex: 1 1 24rem; max-width: 30rem; }
+  .plots svg { width: 100%; height: auto; }
   .cards { display: flex; flex-wrap: wrap; gap: 1rem; }
   figure { margin: 0; width: 14rem; font-size: .8rem; }
   figure div { display: flex; gap: .3rem; } figure img { width: 6.8rem; display: block; }
@@ -76,7 +77,7 @@ PAGE = """<!DOCTYPE html>
 </div>
 </div>
 
-<div class="columns">
+<div class="columns plots">
 <div><h2>ROC</h2>{{ roc|safe }}</div>
 <div><h2>Scores</h2>{{ histogram|safe }}</div>
 </div>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -30,7 +30,7 @@ _CAMERA = 480.0  # distance of the eye from the head's middle
 _RADII = (47.0, 67.0, 40.0)  # of the ellipsoid that the parts lie on
 
 
-def surface(xy: Floats, lift: float) -> Floats:
+def surface(xy: Floats, lift: float | Floats) -> Floats:
     """Points (n, 2) of the frontal head put on the ellipsoid: (n, 3)."""
     rx, ry, rz = _RADII
     xyz = np.empty((len(xy), 3))
@@ -69,14 +69,18 @@ def shaded(colour: Sequence[float], factor: float) -> Colour:
 
 
 class Pen:
-    """A canvas with the pose: fills polygons given in the frame of the head."""
+    """A canvas with the pose: fills polygons given in the frame of the head.
+
+    The methods only note what to draw; `finish` places all points at once and draws in order.
+    """
 
     def __init__(self, size: tuple[int, int], turn: Floats, marks: Floats, jitter: Floats) -> None:
         self.turn = turn
         self.rotate, self.shift = _fit(self._flat(marks) + jitter)
         self.scale = np.array([size[1] / 96, size[0] / 112])
-        self.image: Any = np.empty((size[0] * _SUPER, size[1] * _SUPER, 3), np.uint8)
+        self.shape = (size[0] * _SUPER, size[1] * _SUPER)
         self.marks = self.place(marks)
+        self._noted: list[tuple[Floats, float | None, Draw]] = []
 
     def _flat(self, xyz: Floats) -> Floats:
         turned = xyz @ self.turn.T
@@ -90,32 +94,62 @@ class Pen:
 
     def fill(self, xy: Floats, colour: Sequence[float], lift: float = 0.0) -> None:
         """Fill a polygon that lies on the face, `lift` in front of its surface."""
-        self.fill_solid(surface(xy, lift), colour)
+        self._noted.append((xy, lift, functools.partial(_polygon, colour)))
 
     def fill_solid(self, xyz: Floats, colour: Sequence[float]) -> None:
         """Fill a polygon given by points in three dimensions."""
-        cv2.fillPoly(self.image, [self._fixed(xyz)], colour, cv2.LINE_8, 4)
+        self._noted.append((xyz, None, functools.partial(_polygon, colour)))
 
     def band(self, upper: Floats, lower: Floats, colour: Sequence[float]) -> None:
         """Fill between two lines of as many points (n, 3), also where they cross."""
-        first, second = self._fixed(upper), self._fixed(lower)
-        corners = np.stack([first[:-1], first[1:], second[1:], second[:-1]], axis=1)
-        for quad in corners:
-            cv2.fillConvexPoly(self.image, cv2.convexHull(quad), colour, cv2.LINE_8, 4)
+        self._noted.append((np.vstack([upper, lower]), None, functools.partial(_band, colour)))
 
     def hull(self, xyz: Floats, colour: Sequence[float]) -> None:
         """Fill the convex hull of points (n, 3)."""
-        cv2.fillConvexPoly(self.image, cv2.convexHull(self._fixed(xyz)), colour, cv2.LINE_8, 4)
+        self._noted.append((xyz, None, functools.partial(_hull, colour)))
 
     def line(self, xy: Floats, colour: Sequence[float], width: int, closed: bool = False) -> None:
         """Draw a line along the face, `width` in pixels of the enlarged canvas."""
-        fixed = self._fixed(surface(xy, 1.0))
-        cv2.polylines(self.image, [fixed], closed, colour, width, cv2.LINE_AA, 4)
+        self._noted.append((xy, 1.0, functools.partial(_line, colour, width, closed)))
 
-    def _fixed(self, xyz: Floats) -> npt.NDArray[np.int32]:
+    def finish(self, background: Any) -> Any:
+        """Draw everything onto `background`, an image of `shape`, in place; return it."""
+        counts = [len(points) for points, _, _ in self._noted]
+        flat = np.concatenate([points[:, :2] for points, _, _ in self._noted])
+        lifts = np.repeat([np.nan if lift is None else lift for _, lift, _ in self._noted], counts)
+        xyz = surface(flat, lifts)
+        solid = [points[:, 2] for points, lift, _ in self._noted if lift is None]
+        xyz[np.isnan(lifts), 2] = np.concatenate(solid)
         # The centre of pixel k of the small picture lies between pixels 2k and 2k+1 of the large.
         large = self.place(xyz) * _SUPER + (_SUPER - 1) / 2
-        return np.rint(large * 16).astype(np.int32)
+        fixed = np.rint(large * (1 << _SHIFT)).astype(np.int32)
+        ends = np.cumsum(counts)
+        for (_, _, draw), start, end in zip(self._noted, ends - counts, ends, strict=True):
+            draw(background, fixed[start:end])
+        return background
+
+
+Fixed = npt.NDArray[np.int32]
+Draw = Callable[[Any, Fixed], None]
+_SHIFT = 4  # bits of a pixel's fraction in OpenCV's fixed point coordinates
+
+
+def _polygon(colour: Sequence[float], image: Any, points: Fixed) -> None:
+    cv2.fillPoly(image, [points], colour, cv2.LINE_8, _SHIFT)
+
+
+def _hull(colour: Sequence[float], image: Any, points: Fixed) -> None:
+    cv2.fillConvexPoly(image, cv2.convexHull(points), colour, cv2.LINE_8, _SHIFT)
+
+
+def _band(colour: Sequence[float], image: Any, points: Fixed) -> None:
+    first, second = np.split(points, 2)
+    for quad in np.stack([first[:-1], first[1:], second[1:], second[:-1]], axis=1):
+        _hull(colour, image, quad)
+
+
+def _line(colour: Sequence[float], width: int, closed: bool, image: Any, points: Fixed) -> None:
+    cv2.polylines(image, [points], closed, colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def _fit(points: Floats) -> tuple[Floats, Floats]:

@@ -15,12 +15,13 @@ from port.sample_faces.traits import draw_mood, draw_person
 Pixels = npt.NDArray[np.uint8]
 
 
-def _background(pen: Pen, rng: np.random.Generator) -> None:
+def _background(shape: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    """A blurred pattern, (H, W, 3)."""
     tone = rng.uniform(20, 225) + rng.normal(0, 28, 3)
     small = tone + rng.normal(0, 28, (4, 4, 1)) + rng.normal(0, 14, (4, 4, 3))
-    rows, columns = pen.image.shape[:2]
     blocks = np.clip(small, 0, 255).astype(np.uint8)
-    pen.image = cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize(blocks, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return large.astype(np.uint8, copy=False)
 
 
 def _light(image: Pixels, mood: SimpleNamespace, rng: np.random.Generator) -> Pixels:
@@ -55,7 +56,7 @@ def render(
     mood = draw_mood(rng)
     turn = rotation(mood.yaw, mood.pitch, mood.roll)
     pen = Pen(size, turn, parts.landmarks(person, mood), mood.jitter)
-    _background(pen, rng)
+    background = _background(pen.shape, rng)
     parts.draw_head(pen, person, mood)
     parts.draw_marks(pen, person)
     parts.draw_beard(pen, person)
@@ -68,5 +69,5 @@ def render(
         parts.draw_glasses(pen, person)
     if mood.occlusion != "none":
         parts.draw_occlusion(pen, mood.occlusion, rng)
-    small = cv2.resize(pen.image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(pen.finish(background), (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return _light(small.astype(np.uint8, copy=False), mood, rng), pen.marks
