@@ -2,8 +2,8 @@
 
 They are not torch.optim's: the rate is multiplied into the history, so that the two part as soon
 as the rate changes. Every rule gets the parameters' gradients (after clipping, division by
-iter_size and weight decay), changes its history, and returns what is subtracted. Gradients are
-scratch space to a rule.
+iter_size and weight decay), changes its history, and puts what is to be subtracted in the
+gradients' place.
 Source: BVLC Caffe 1.0, src/caffe/solvers/*_solver.cpp, ComputeUpdateValue.
 """
 
@@ -18,6 +18,8 @@ import torch
 from port.errors import SolverError, close_matches
 
 Tensors = list[torch.Tensor]
+PIECE = 1 << 16
+"""Values that a rule works on at a time on the CPU: all its operands stay in the cache."""
 
 
 class UpdateRule:
@@ -66,13 +68,29 @@ class UpdateRule:
         ]
         if self.param.regularization_type == "L2" and self._fusible(data):
             _fused_sgd(data, grads, histories[0], rates, decays, self.param.momentum)
-            updates = histories[0]
+            grads = histories[0]
+        elif data[0].device.type == "cpu":
+            columns = zip(data, grads, *histories, strict=True)
+            for column, rate, decay in zip(columns, rates, decays, strict=True):
+                for w, g, *h in zip(*(torch.split(_flat(t), PIECE) for t in column), strict=True):
+                    self._update([w], [g], [[part] for part in h], [rate], [decay], iteration)
         else:
-            self._decay(data, grads, decays)
-            updates = self._rule(self.param, grads, histories, rates, iteration)
-            torch._foreach_sub_(data, updates)
-        for i, update in zip(live, updates, strict=True):
-            parameters[i].grad = update
+            self._update(data, grads, histories, rates, decays, iteration)
+        for i, grad in zip(live, grads, strict=True):
+            parameters[i].grad = grad
+
+    def _update(
+        self,
+        data: Tensors,
+        grads: Tensors,
+        histories: list[Tensors],
+        rates: Sequence[float],
+        decays: Sequence[float],
+        iteration: int,
+    ) -> None:
+        self._decay(data, grads, decays)
+        self._rule(self.param, grads, histories, rates, iteration)
+        torch._foreach_sub_(data, grads)
 
     def _fusible(self, data: Tensors) -> bool:
         plain = self.param.type == "SGD" and self.param.momentum != 0
@@ -101,6 +119,11 @@ def _aligned(parameter: torch.nn.Parameter) -> torch.Tensor:
     if grad.stride() == parameter.stride():
         return grad
     return torch.empty_like(parameter, requires_grad=False).copy_(grad)
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The values of a dense tensor in the order of its memory, as a view."""
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 _FUSED: Any = getattr(torch, "_fused_sgd_", None)
@@ -145,54 +168,51 @@ def _mix(history: Tensors, keep: float, terms: Tensors, take: float) -> None:
 
 def _sgd(
     param: Any, grads: Tensors, histories: list[Tensors], rates: Sequence[float], iteration: int
-) -> Tensors:
+) -> None:
     (history,) = histories
     torch._foreach_mul_(grads, rates)
     _mix(history, param.momentum, grads, 1.0)
-    return history
+    torch._foreach_copy_(grads, history)
 
 
 def _nesterov(
     param: Any, grads: Tensors, histories: list[Tensors], rates: Sequence[float], iteration: int
-) -> Tensors:
+) -> None:
     (history,) = histories
-    momentum = param.momentum
     torch._foreach_mul_(grads, rates)
-    updates = list(torch._foreach_mul(history, -momentum))
-    _mix(history, momentum, grads, 1.0)
-    torch._foreach_add_(updates, history, alpha=1.0 + momentum)
-    return updates
+    _mix(history, param.momentum, grads, 1.0)
+    # Caffe's (1 + momentum) * new - momentum * old, where new = momentum * old + rate * gradient.
+    torch._foreach_add_(grads, history, alpha=param.momentum)
 
 
 def _adagrad(
     param: Any, grads: Tensors, histories: list[Tensors], rates: Sequence[float], iteration: int
-) -> Tensors:
+) -> None:
     (history,) = histories
     torch._foreach_addcmul_(history, grads, grads)
-    return _over_root(grads, history, param.delta, rates)
+    _over_root(grads, history, param.delta, rates)
 
 
 def _rmsprop(
     param: Any, grads: Tensors, histories: list[Tensors], rates: Sequence[float], iteration: int
-) -> Tensors:
+) -> None:
     (history,) = histories
     torch._foreach_mul_(history, param.rms_decay)
     torch._foreach_addcmul_(history, grads, grads, value=1.0 - param.rms_decay)
-    return _over_root(grads, history, param.delta, rates)
+    _over_root(grads, history, param.delta, rates)
 
 
-def _over_root(grads: Tensors, squares: Tensors, delta: float, rates: Sequence[float]) -> Tensors:
+def _over_root(grads: Tensors, squares: Tensors, delta: float, rates: Sequence[float]) -> None:
     """rate * grads / (sqrt(squares) + delta), in place in grads."""
     roots = torch._foreach_sqrt(squares)
     torch._foreach_add_(roots, delta)
     torch._foreach_div_(grads, roots)
     torch._foreach_mul_(grads, rates)
-    return grads
 
 
 def _adadelta(
     param: Any, grads: Tensors, histories: list[Tensors], rates: Sequence[float], iteration: int
-) -> Tensors:
+) -> None:
     squares, moves = histories
     keep, delta = param.momentum, param.delta
     torch._foreach_mul_(squares, keep)
@@ -204,12 +224,11 @@ def _adadelta(
     torch._foreach_mul_(moves, keep)
     torch._foreach_addcmul_(moves, grads, grads, value=1.0 - keep)
     torch._foreach_mul_(grads, rates)
-    return grads
 
 
 def _adam(
     param: Any, grads: Tensors, histories: list[Tensors], rates: Sequence[float], iteration: int
-) -> Tensors:
+) -> None:
     means, squares = histories
     beta1, beta2, t = param.momentum, param.momentum2, iteration + 1
     correction = math.sqrt(1 - beta2**t) / (1 - beta1**t)
@@ -217,10 +236,10 @@ def _adam(
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, grads, grads, value=1.0 - beta2)
     torch._foreach_copy_(grads, means)
-    return _over_root(grads, squares, param.delta, [rate * correction for rate in rates])
+    _over_root(grads, squares, param.delta, [rate * correction for rate in rates])
 
 
-Rule = Callable[[Any, Tensors, list[Tensors], Sequence[float], int], Tensors]
+Rule = Callable[[Any, Tensors, list[Tensors], Sequence[float], int], None]
 _RULES: dict[str, Rule] = {
     "SGD": _sgd,
     "Nesterov": _nesterov,
