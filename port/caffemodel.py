@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from port.net import Net
 
+LOG = logging.getLogger(__name__)
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive (a torch checkpoint?)",
@@ -153,13 +155,16 @@ def read_values(tensor: torch.Tensor) -> Array:
 
 def _read_binary(file: WireFile) -> Weights:
     weights = Weights(file.path)
-    position = 0
+    position = old = 0
     while position < file.size:
         field = file.field(position, file.size, "the net")
         position = field.stop
         if field.number in (2, 100):
             file.expect(field, BYTES, "the net")
             _read_layer(file, field, weights)
+            old += field.number == 2
+    if old:
+        LOG.info("%s: weights of V1 layers (2014) read: %d", file.path, old)
     if not weights:
         raise WeightsError(
             f"{file.path}: holds no layers; a .caffemodel, not a prototxt, mean file or "
@@ -339,6 +344,8 @@ def _layer_chunks(layer: Any, diff: bool) -> list[Any]:
 def _fields_of(spec: Any, before_blobs: bool) -> bytes:
     kept = schema.LayerParameter()
     kept.CopyFrom(spec)
+    if schema.AUTOMATIC in kept.top:  # Caffe's own name for a top that the prototxt leaves out
+        kept.top.remove(schema.AUTOMATIC)
     for field, _ in spec.ListFields():
         if (field.number < 7) != before_blobs or field.number == 7:
             kept.ClearField(field.name)

@@ -175,7 +175,7 @@ class Net(nn.Module):
         bottoms = [self.blob_shapes[name] for name in spec.bottom]
         kind = layer_class(spec.type, spec.name)
         if kind.loss and not spec.top:
-            spec.top.append(AUTOMATIC)
+            spec.top.append(schema.AUTOMATIC)
         layer = kind(spec, bottoms, context)
         self._check_tops(layer)
         self.layers.append(layer)
@@ -225,7 +225,7 @@ class Net(nn.Module):
         for step in self._steps:
             available.difference_update(step.bottoms)
             available.update(step.tops)
-        self.outputs = sorted(available - {AUTOMATIC})
+        self.outputs = sorted(available - {schema.AUTOMATIC})
         convolves = any(layer.type in ("Convolution", "Deconvolution") for layer in self.layers)
         self.memory_format = torch.channels_last if convolves else torch.contiguous_format
         for entry in self.learnable:
@@ -296,10 +296,6 @@ class Net(nn.Module):
             if value is not None and shape and tuple(value.shape[1:]) != shape[1:]:
                 found.append(f"input '{name}' is {tuple(value.shape)}, the net has {shape}")
         return "; ".join(found)
-
-
-AUTOMATIC = "(automatic)"
-"""Caffe's name for the top of a loss layer that states none; never an output."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ from port.errors import close_matches
 from port.proto_file import Field, file_descriptor, read_proto
 
 
+AUTOMATIC = "(automatic)"
+"""Caffe's name for the top of a loss layer that states none: no output, and in no file."""
+
+
 def data_folder(name: str) -> Path:
     """A folder of data files: "proto" or "reference_prototxt".
 

@@ -314,3 +314,17 @@ def test_wrong_channels_say_what_was_fed() -> None:
         PortError, match=r"input 'x' is \(1, 4, 12, 12\), the net has \(1, 3, 12, 12\)"
     ):
         load_net(text)(torch.zeros(1, 4, 12, 12))
+
+
+def test_a_loss_without_top_trains_and_stays_out_of_files(tmp_path: Path) -> None:
+    from port.caffemodel import net_to_message
+
+    net = load_net(
+        _input()
+        + _input("l", 2)
+        + 'layer { name: "s" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" }'
+    )
+    outputs = net(x=torch.zeros(2, 3), l=torch.zeros(2))
+    assert net.total_loss(outputs).item() == pytest.approx(np.log(3))
+    assert net.outputs == []
+    assert list(net_to_message(net).layer[-1].top) == []

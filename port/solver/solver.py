@@ -181,7 +181,7 @@ class Solver:
         if self._stopped:
             self.log("solver.cpp:294", "Optimization stopped early.")
             return False
-        if param.display and self.iteration % param.display == 0:
+        if self._shows():
             self.losses.add(self._last_forward(), self.iteration)
             self.log("solver.cpp:310", f"Iteration {self.iteration}, loss = {number(self.loss)}")
         if param.test_interval and self.iteration % param.test_interval == 0:
@@ -201,7 +201,7 @@ class Solver:
                 self.test_all()
                 if self._stopped:
                     return
-            display = bool(param.display) and self.iteration % param.display == 0
+            display = self._shows()
             self._debug = display and param.debug_info
             for parameter in self.parameters:
                 parameter.grad = None
@@ -237,7 +237,7 @@ class Solver:
         if self.rate.moved is not None:
             text = f"MultiStep Status: Iteration {self.iteration}, step = {self.rate.moved}"
             self.log("sgd_solver.cpp:46", text)
-        if param.display and self.iteration % param.display == 0:
+        if self._shows():
             text = f"Iteration {self.iteration}, lr = {number(self.lr)}"
             self.log("sgd_solver.cpp:105", text)
         if param.clip_gradients >= 0 and any(p.grad is not None for p in self.parameters):
@@ -277,13 +277,17 @@ class Solver:
     def _clip(self, limit: float) -> None:
         """Scale all gradients so that their common L2 norm is at most ``limit``."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
-        if norm > limit:
-            factor = limit / norm
-            text = f"scaling down gradients (L2 norm {number(norm)} > {number(limit)})"
-            text = f"Gradient clipping: {text} by scale factor {number(factor)}"
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        factor = (limit / norm).clamp(max=1.0)
+        # Reading the norm waits for a GPU: there the line appears at displayed iterations only.
+        if (norm.is_cpu or self._shows()) and factor < 1:
+            text = f"scaling down gradients (L2 norm {number(float(norm))} > {number(limit)})"
+            text = f"Gradient clipping: {text} by scale factor {number(float(factor))}"
             self.log("sgd_solver.cpp:92", text)
-            torch._foreach_mul_(grads, factor)
+        torch._foreach_mul_(grads, factor)
+
+    def _shows(self) -> bool:
+        return bool(self.param.display) and self.iteration % self.param.display == 0
 
     # -- loss and display ------------------------------------------------------------------
 
