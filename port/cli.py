@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -13,13 +16,18 @@ from port.errors import PortError, close_matches
 # Name → (module in port.commands, one line for the list). The command in the module has the
 # name of the module.
 COMMANDS = {
+    "compute-mean": ("compute_mean", "Write the mean image of a database."),
+    "convert-imageset": ("convert_imageset", "Write a list's images into a database."),
     "demo": ("demo", "Train on embedded sample faces and show what was learnt."),
+    "draw": ("draw", "Draw a net's graph, with shapes, as SVG or PNG."),
     "info": ("info", "Show a net's layers, shapes, parameters and MACs, or a file's weights."),
-    "layers": ("layers", "List the layer types that the port knows."),
+    "layers": ("layers", "Table of the layer types that the port knows."),
     "sample-faces": ("sample_faces", "Write a set of rendered faces, a list and pairs."),
     "test": ("test", "Run a net in the TEST phase and average its outputs."),
     "time": ("time", "Measure every layer, forward and backward."),
     "train": ("train", "Train a net as Caffe would."),
+    "upgrade-net": ("upgrade_net", "Write a net or caffemodel of any age in today's format."),
+    "upgrade-solver": ("upgrade_solver", "Write an old solver in today's format."),
 }
 
 EPILOG = """\b
@@ -55,9 +63,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(
-    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(port.__version__, prog_name="port")
 def cli() -> None:
     """SphereFace's Caffe system on PyTorch: train, test and inspect Caffe nets.
@@ -66,10 +72,38 @@ def cli() -> None:
     """
 
 
+class _Notes(logging.Handler):
+    """Says on stderr what was upgraded in memory, once for each file however often it is read."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self.said:
+            self.said.add(message)
+            click.echo(f"note: {message}", err=True)
+
+
+@contextmanager
+def _noting() -> Iterator[None]:
+    log, handler = logging.getLogger("port"), _Notes()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted."""
     try:
-        code = cli.main(prog_name="port", standalone_mode=False)
+        with _noting():
+            code = cli.main(prog_name="port", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)

@@ -5,6 +5,7 @@ A prototxt is data: reading one runs nothing, and what is wrong with it is a Pro
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from contextlib import suppress
@@ -16,8 +17,9 @@ from google.protobuf.message import DecodeError, Message
 from port import schema
 from port.errors import PrototxtError
 from port.prototxt_text import FILES, parse_text, print_text
-from port.upgrade import upgrade_net, upgrade_solver
+from port.upgrade import INPUT_NOTE, upgrade_net, upgrade_solver
 
+LOG = logging.getLogger(__name__)
 LARGEST_BINARY = 2**31 - 1  # bytes
 LARGEST_TEXT = 4 * 2**20  # bytes; the text of the largest published nets is below 1 MB
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -37,15 +39,14 @@ def read_net(source: Source, notes: list[str] | None = None) -> Any:
     """Read a NetParameter and upgrade it to today's schema.
 
     source: a path, prototxt text, the bytes of a file, or a NetParameter (copied). Text or
-    binary is told by the content. notes: what was upgraded is appended to it, in words.
-    Raises PrototxtError.
+    binary is told by the content. notes: what was upgraded is appended to it, in words; without
+    it, the notes are logged. Raises PrototxtError.
     """
     net, where = _read(source, schema.NetParameter)
     found = upgrade_net(net, where)
     if not net.layer:
         raise PrototxtError(f"{where}: a net without layers")
-    if notes is not None:
-        notes += found
+    _tell(found, where, notes)
     return net
 
 
@@ -53,9 +54,18 @@ def read_solver(source: Source, notes: list[str] | None = None) -> Any:
     """Read a SolverParameter and upgrade it; arguments and errors as for read_net."""
     solver, where = _read(source, schema.SolverParameter)
     found = upgrade_solver(solver, where)
+    _tell(found, where, notes)
+    return solver
+
+
+def _tell(found: list[str], where: str, notes: list[str] | None) -> None:
     if notes is not None:
         notes += found
-    return solver
+        return
+    for note in found:
+        # Nearly every deploy net has the old input, and it means the same today.
+        harmless = note.startswith("input ") and note.endswith(INPUT_NOTE)
+        LOG.log(logging.DEBUG if harmless else logging.INFO, "%s: %s", where, note)
 
 
 def parse(text: str, message_class: Any, where: str = "text") -> Any:
@@ -185,6 +195,11 @@ def _load(path: str) -> bytes:
         raise PrototxtError(f"{path!r} cannot be read: {reason}") from None
 
 
+def is_text(data: bytes) -> bool:
+    """Whether a file's bytes are prototxt text; binary messages have control characters."""
+    return _BINARY.search(data) is None
+
+
 def _from_bytes(data: bytes, message_class: Any, where: str) -> Any:
     """Text or binary, told by the content."""
     words = FILES[message_class.DESCRIPTOR.name]
@@ -193,11 +208,24 @@ def _from_bytes(data: bytes, message_class: Any, where: str) -> Any:
     for signature, kind in _SIGNATURES.items():
         if data.startswith(signature):
             raise PrototxtError(f"{where}: this is {kind}, {words} is expected")
-    if _BINARY.search(data) is None:
+    if is_text(data):
         return _from_text(data, message_class, where)
+    message = parse_binary(data, message_class, where)
     if message_class is schema.SolverParameter:
-        raise PrototxtError(f"{where}: this is a binary file, a solver is text")
-    return parse_binary(data, message_class, where)
+        _refuse_strangers(message, data, where)
+    return message
+
+
+def _refuse_strangers(solver: Any, data: bytes, where: str) -> None:
+    """A caffemodel parses as a solver of unknown fields; nobody keeps binary solvers like that."""
+    known = type(solver)()
+    known.CopyFrom(solver)
+    known.DiscardUnknownFields()
+    if known.ByteSize() != solver.ByteSize():
+        raise PrototxtError(
+            f"{where}: these {len(data)} bytes are no SolverParameter: a solver is expected, "
+            "not a net or weights"
+        )
 
 
 def _from_text(data: bytes, message_class: Any, where: str) -> Any:

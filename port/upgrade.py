@@ -123,6 +123,7 @@ _SOLVER_TYPES = {
     "ADADELTA": "AdaDelta",
     "ADAM": "Adam",
 }
+INPUT_NOTE = "turned into an Input layer"
 _TRANSFORMED = ("data_param", "image_data_param", "window_data_param")
 _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
@@ -340,7 +341,7 @@ def _legacy_inputs(net: Any, where: str) -> list[str]:
     for shape in shapes:
         layer.input_param.shape.add(dim=shape)
     net.layer.insert(0, layer)
-    return [f"input {', '.join(names)} turned into an Input layer"]
+    return [f"input {', '.join(names)} {INPUT_NOTE}"]
 
 
 def _input_shapes(net: Any, where: str) -> list[list[int]]:

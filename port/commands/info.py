@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from port.commands.options import HELP, PROTOTXT, SHAPE_HELP, parse_shape, print_table
+from port.commands.options import (
+    HELP,
+    PROTOTXT,
+    SHAPE_HELP,
+    parse_shape,
+    print_table,
+    python_option,
+)
 
 if TYPE_CHECKING:
     from port.layers.layer import Layer
     from port.net import Net
-
-WEIGHT_FILES = {".caffemodel", ".h5"}
 
 
 @click.command(context_settings=HELP)
@@ -28,7 +33,8 @@ WEIGHT_FILES = {".caffemodel", ".h5"}
 )
 @click.option("--shape", default="3,112,96", show_default=True, metavar="C,H,W", help=SHAPE_HELP)
 @click.option("--code", is_flag=True, help="Print the generated Python instead.")
-def info(file: Path, phase: str, shape: str, code: bool) -> None:
+@python_option
+def info(file: Path, phase: str, shape: str, code: bool, allow_python: bool) -> None:
     """Show a net's layers with shapes, parameters and MACs; or what a weight file holds.
 
     FILE is a net's prototxt, a .caffemodel or a Caffe HDF5 snapshot. Shapes and MACs
@@ -40,16 +46,30 @@ def info(file: Path, phase: str, shape: str, code: bool) -> None:
       port info reference_prototxt/sphereface_model.prototxt --code
       port info sphereface_model_iter_28000.caffemodel
     """
-    if file.suffix in WEIGHT_FILES:
+    if _holds_weights(file):
         _show_weights(file)
         return
     from port.net import load_net
 
-    net = load_net(file, phase=phase, open_data=False, input_shape=parse_shape(shape))
+    net = load_net(
+        file,
+        phase=phase,
+        open_data=False,
+        input_shape=parse_shape(shape),
+        allow_python=allow_python,
+    )
     if code:
         click.echo(net.code)
     else:
         _show_net(net)
+
+
+def _holds_weights(file: Path) -> bool:
+    """Weights are binary whatever the file's name; ``lenet_iter_10000`` of 2014 has no suffix."""
+    from port.prototxt import is_text
+
+    with open(file, "rb") as opened:
+        return file.suffix in (".caffemodel", ".h5") or not is_text(opened.read(4096))
 
 
 def _show_net(net: Net) -> None:

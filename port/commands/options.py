@@ -43,6 +43,12 @@ device_option = click.option(
     help="Where to compute; auto takes a GPU where there is one.",
 )
 
+python_option = click.option(
+    "--allow-python",
+    is_flag=True,
+    help="Let Python layers import their class and run it; only for prototxts that you trust.",
+)
+
 data_options: list[Callable[..., Any]] = [
     click.option("--source", type=click.Path(), help="Image list, in place of the net's own."),
     click.option("--root", type=click.Path(), help="Folder in front of the list's paths."),

@@ -17,6 +17,7 @@ from port.commands.options import (
     override_data,
     pick_device,
     progress_bar,
+    python_option,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--level", type=int, default=0, show_default=True, help="Net level, as in NetState.")
 @click.option("--stage", multiple=True, help="Net stage, as in NetState; may be repeated.")
 @add(data_options)
+@python_option
 @device_option
 def test(
     net_file: Path,
@@ -64,6 +66,7 @@ def test(
         folder=net_file.parent,
         workers=options["workers"],
         skip_bad=options["skip_bad"],
+        allow_python=options["allow_python"],
     )
     try:
         run(net, iterations, Log(lambda line: click.echo(line, err=True)))

@@ -18,6 +18,7 @@ from port.commands.options import (
     parse_shape,
     pick_device,
     print_table,
+    python_option,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--iterations", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), help="In place of the net's own.")
 @click.option("--shape", default="3,112,96", show_default=True, metavar="C,H,W", help=SHAPE_HELP)
+@python_option
 @device_option
 def time(
     net_file: Path,
@@ -43,6 +45,7 @@ def time(
     batch_size: int | None,
     shape: str,
     device: str,
+    allow_python: bool,
 ) -> None:
     """Measure every layer of NET, forward and backward, on random input.
 
@@ -60,6 +63,7 @@ def time(
         pick_device(device),
         open_data=False,
         input_shape=parse_shape(shape),
+        allow_python=allow_python,
     )
     inputs = random_inputs(net, batch_size)
     _run(net, inputs)

@@ -19,6 +19,7 @@ from port.commands.options import (
     device_option,
     override_data,
     pick_device,
+    python_option,
     set_num_classes,
 )
 from port.errors import PrototxtError, SolverError
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 )
 @click.option("--level", type=int, default=0, show_default=True, help="NetState's level.")
 @click.option("--stage", default="", help="NetState's stages (comma separated).")
+@python_option
 @device_option
 def train(file: Path, solver_file: Path | None, log_file: Path | None, **options: Any) -> None:
     """Train a net step for step as Caffe does, and write snapshots that Caffe can read.
@@ -183,7 +185,7 @@ def _make(
         if options["num_classes"]:
             set_num_classes(net, options["num_classes"], net_folder)
 
-    names = ("gradient", "workers", "skip_bad", "restart_lambda")
+    names = ("gradient", "workers", "skip_bad", "restart_lambda", "allow_python")
     chosen = {name: options[name] for name in names}
     solver = Solver(
         param, device, folder=folder, log=Log(sink), on_iteration=on_iteration, edit=edit, **chosen
