@@ -7,6 +7,7 @@ Source: SphereFace's face_align_demo.m; Matlab's cp2tform and imtransform by the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -74,24 +75,23 @@ def _fit_plain(image: Floats, template: Floats) -> Similarity:
     scale2 = a * a + b * b
     if scale2 < 1e-20:
         raise DataError("alignment is impossible: the points lie on one spot or fit no similarity")
-    turn = np.array([[a, -b], [b, a]])
     return Similarity(
-        _row_affine(turn.T / scale2, image_centre, template_centre),
-        _row_affine(turn, template_centre, image_centre),
+        _row_affine(a / scale2, -b / scale2, image_centre, template_centre),
+        _row_affine(a, b, template_centre, image_centre),
         False,
     )
 
 
-def _row_affine(linear: Floats, centre_in: Floats, centre_out: Floats) -> Floats:
-    matrix = np.eye(3)
-    matrix[:2, :2] = linear
-    matrix[2, :2] = centre_out - centre_in @ linear
-    return matrix
+def _row_affine(a: float, b: float, centre_in: Floats, centre_out: Floats) -> Floats:
+    (x, y), (u, v) = centre_in, centre_out
+    return np.array([[a, -b, 0], [b, a, 0], [u - a * x - b * y, v + b * x - a * y, 1]])
 
 
 def _residual(fit: Similarity, image: Floats, template: Floats) -> float:
-    mapped = image @ fit.forward[:2, :2] + fit.forward[2, :2]
-    return float(np.linalg.norm(mapped - template, 2))
+    x, y = (image @ fit.forward[:2, :2] + fit.forward[2, :2] - template).T
+    # The largest singular value of the (5, 2) matrix, from the eigenvalues of its 2x2 square.
+    xx, yy, xy = x @ x, y @ y, x @ y
+    return math.sqrt((xx + yy) / 2 + math.hypot((xx - yy) / 2, xy))
 
 
 def sample_crop(
