@@ -134,26 +134,33 @@ _BAND_ROWS = 14
 def _bands(image: Pixels, inverse: Floats, size: tuple[int, int]) -> Iterator[tuple[slice, Floats]]:
     """Row ranges of the crop, each with its samples (rows, w, C)."""
     height, width = size
-    across = np.arange(1, width + 1, dtype=np.float64)
-    down = np.arange(1, height + 1, dtype=np.float64)[:, None]
-    columns, x = _split(across * inverse[0, 0] + down * inverse[1, 0] + inverse[2, 0], image, 1)
-    rows, y = _split(across * inverse[0, 1] + down * inverse[1, 1] + inverse[2, 1], image, 0)
-    left, top = int(columns.min()), int(rows.min())
-    patch = _zero_padded(image, (left, top), (int(columns.max()) + 2, int(rows.max()) + 2))
-    stride = patch.shape[2]
-    at = (rows - top) * stride + (columns - left)
-    planes = patch.reshape(patch.shape[0], -1)
+    corners = _places(image, inverse, np.array([1, height]), np.array([1, width]))
+    (left, top), (right, bottom) = ([int(f(at)) for at in corners[:2]] for f in (np.min, np.max))
+    patch = _zero_padded(image, (left, top), (right + 2, bottom + 2))
+    planes, stride = patch.reshape(patch.shape[0], -1), patch.shape[2]
+    across, down = np.arange(1, width + 1), np.arange(1, height + 1)
     for first in range(0, height, _BAND_ROWS):
         band = slice(first, first + _BAND_ROWS)
-        yield band, _bilinear(planes, at[band], stride, x[band], y[band]).transpose(1, 2, 0)
+        columns, rows, x, y = _places(image, inverse, down[band], across)
+        at = (rows - top) * stride + (columns - left)
+        yield band, _bilinear(planes, at, stride, x, y).transpose(1, 2, 0)
 
 
-def _split(at: Floats, image: Pixels, axis: int) -> tuple[NDArray[np.int64], Floats]:
+def _places(
+    image: Pixels, inverse: Floats, down: NDArray[np.int64], across: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+    """Where crop pixels lie in the image: whole columns and rows, and the fractions of each."""
+    (a, b), (c, d), (e, f) = inverse[:, :2].tolist()
+    columns, x = _split(across * a + (down * c + e)[:, None], image.shape[1])
+    rows, y = _split(across * b + (down * d + f)[:, None], image.shape[0])
+    return columns, rows, x, y
+
+
+def _split(at: Floats, length: int) -> tuple[NDArray[np.int64], Floats]:
     """Whole and fractional part of 1-based coordinates.
 
     Coordinate 0 and length + 1 are the border of zeros: everything beyond reads the same zero.
     """
-    length = image.shape[axis]
     at = at.clip(0, length + 1)
     whole = np.minimum(at.astype(np.int64), length)
     return whole, at - whole
