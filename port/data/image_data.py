@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from port.data.image_list import ImageList, read_image_list
 from port.data.mean_file import read_mean
 from port.data.prefetch import Part, Prefetcher
+from port.data.randomness import entropy
 from port.data.transformer import Draw, Transformer, dims
 from port.errors import DataError
 
@@ -126,7 +127,7 @@ class ImageBatches(Prefetcher[_Job]):
         self._size = (spec.new_height, spec.new_width)
         self._own_size = spec.batch_size == 1 and not spec.new_height and not transform.crop_size
         self._folder = self._find_folder(spec.root_folder)
-        self._seed = _entropy(seed)
+        self._seed = entropy(seed)
         self._skip = self._first_skip()
         if not skip_bad:
             self._look_for_files()
@@ -237,13 +238,6 @@ class ImageBatches(Prefetcher[_Job]):
                 f"({len(missing)} of {len(looked)} files looked for are missing); "
                 f"{self.images.hint(line)}"
             )
-
-
-def _entropy(seed: int | None) -> int:
-    """The seed, or fresh randomness for None and for Caffe's "not set", a negative one."""
-    if seed is not None and seed >= 0:
-        return seed
-    return int.from_bytes(os.urandom(8), "little")
 
 
 def _check_settings(spec: Any) -> None:
