@@ -23,6 +23,7 @@ from hostile_images import KINDS, encoded, write_hostile
 from port.errors import DataError
 from port.preprocess import manifest, pipeline
 from port.preprocess.align import align_face
+from port.preprocess.boxes import Settings
 from port.preprocess.images import find_images, read_image
 from port.preprocess.job import CHUNK, Job
 from port.preprocess.pipeline import Progress, prepare, run
@@ -323,6 +324,15 @@ def test_other_settings_need_a_restart(tmp_path: Path) -> None:
         run(other, workers=1)
     assert run(other, workers=1, restart=True).resumed == 0
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["encoding"] == "png"
+
+
+def test_restart_leaves_no_crop_of_a_face_that_is_no_longer_found(tmp_path: Path) -> None:
+    images = one_image(tmp_path)
+    run(Job(images, tmp_path / "out"), workers=1)
+    assert (tmp_path / "out" / "crops" / "a" / "1.jpg").exists()
+    strict = Job(images, tmp_path / "out", settings=Settings(thresholds=(0.6, 0.7, 1.0)))
+    assert run(strict, workers=1, restart=True).counts == {"no face": 1}
+    assert not (tmp_path / "out" / "crops" / "a" / "1.jpg").exists()
 
 
 def test_dead_worker_is_an_error_that_says_what_to_do(

@@ -86,7 +86,7 @@ def run(
     finished = resumed
     for records in _work(job, chunks, workers or os.cpu_count() or 1):
         book.append(records)
-        counts += manifest.count(records)
+        counts = counts + manifest.count(records)  # a new one: progress may keep the last
         finished += len(records)
         report(Progress(finished, len(files), counts))
     crops = job.out / CROPS if job.crops else None

@@ -43,6 +43,10 @@ class Worker:
         for group in self._readable(tasks, records):
             for (task, image), faces in zip(group, self._faces(group), strict=True):
                 records[task.file] = self._finish(task, image, faces)
+        for task in tasks:
+            if task.crop is not None and "crop" not in records[task.file]:
+                # An earlier run with other settings may have found a face here.
+                (self.job.out / CROPS / task.crop).unlink(missing_ok=True)
         return [records[task.file] for task in tasks]
 
     def _readable(self, tasks: list[Task], records: dict[str, Record]) -> Iterator[list[Any]]:
