@@ -34,6 +34,10 @@ class SolverError(PortError):
     """Training cannot start or go on."""
 
 
+class ConversionError(PortError):
+    """A net or model has no faithful form on the other side, or its check failed."""
+
+
 def close_matches(word: str, candidates: Iterable[str]) -> str:
     """A hint such as ``" (did you mean 'ReLU' or 'ELU'?)"``; empty when nothing is close."""
     by_lower = {name.lower(): name for name in candidates}
