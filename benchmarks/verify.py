@@ -109,7 +109,7 @@ def main() -> int:
     left, right, flags, fold = features(args.pairs, args.dimensions, args.folds)
 
     times = []
-    for _ in range(3):
+    for _ in range(10):
         start = time.perf_counter()
         result = evaluate(left, right, flags == 1, fold)
         times.append(time.perf_counter() - start)

@@ -82,10 +82,10 @@ def evaluate(
     folds = np.array([number for number in tested if (fold == number).any()], np.int64)
     if not pooled_threshold and (len(np.unique(fold)) < 2 or not len(folds)):
         raise DataError(_too_few(fold))
-    validation = np.array([fold != number for number in folds]).reshape(len(folds), len(fold))
-    if pooled_threshold:
-        validation[:] = True
-    scores = pair_scores(left, right, _means(left, right, validation) * subtract_mean)
+    used = (np.unique(fold) != folds[:, None]) | pooled_threshold
+    means = _means(left, right, fold, used)
+    validation = (fold != folds[:, None]) | pooled_threshold
+    scores = pair_scores(left, right, means * subtract_mean)
     own = np.argmax(folds[:, None] == fold, axis=0)
     thresholds = _thresholds(scores, same, validation, pooled_threshold)
     accuracies = [
@@ -166,10 +166,15 @@ def _cosine(a: Floats, b: Floats) -> Floats:
     return cosine
 
 
-def _means(left: Floats, right: Floats, validation: Bools) -> Floats:
-    """Mean (F, D) of both embeddings of the pairs that each row of `validation` selects."""
-    weights = validation.astype(np.float64)
-    means: Floats = (weights @ left + weights @ right) / (2 * weights.sum(1, keepdims=True))
+def _means(left: Floats, right: Floats, fold: Integers, used: Bools) -> Floats:
+    """Mean (F, D) of both embeddings of the pairs in the folds that each row of `used` selects.
+
+    The columns of `used` are the distinct folds in rising order.
+    """
+    groups = [fold == number for number in np.unique(fold)]
+    sums = np.stack([left[group].sum(0) + right[group].sum(0) for group in groups])
+    counts = np.array([2 * group.sum() for group in groups])
+    means: Floats = (used @ sums) / (used @ counts)[:, None]
     return means
 
 
