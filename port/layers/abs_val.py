@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class AbsVal(Layer):
@@ -20,3 +21,6 @@ class AbsVal(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.abs()
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Abs", x)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 def blob_shape(layer: Layer, bottom: Shape) -> Shape:
@@ -35,3 +36,9 @@ def trailing_axes(layer: Layer, bottom: Shape, factor: Shape) -> int:
 def spread(factor: torch.Tensor, trailing: int) -> torch.Tensor:
     """``factor`` with that many axes of length 1 behind its own, to broadcast over the bottom."""
     return factor.reshape(factor.shape + (1,) * trailing) if trailing else factor
+
+
+def onnx_spread(graph: OnnxGraph, factor: str, bottoms: list[Shape], trailing: int) -> str:
+    """As ``spread``, for a factor that is the second of ``bottoms``."""
+    rank = len(bottoms[1])
+    return graph.unsqueeze(factor, range(rank, rank + trailing)) if trailing else factor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class ArgMax(Layer):
@@ -44,6 +45,18 @@ class ArgMax(Layer):
         top = torch.stack((at, values), 1) if self.values else at.unsqueeze(1)
         return top.reshape(*top.shape, *self.ones)
 
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        bottom = self.bottom_shapes[0]
+        if self.along is not None:
+            values, at = onnx_largest(graph, x, self.top_k, self.along, bottom[self.along])
+            return values if self.values else at
+        rows = graph.reshape(x, (0, -1)) if len(bottom) > 1 else graph.unsqueeze(x, (1,))
+        values, at = onnx_largest(graph, rows, self.top_k, 1, torch.Size(bottom[1:]).numel())
+        top = graph.unsqueeze(at, (1,))
+        if self.values:
+            top = graph.node("Concat", top, graph.unsqueeze(values, (1,)), axis=1)
+        return graph.unsqueeze(top, range(3, 3 + len(self.ones))) if self.ones else top
+
 
 def largest(x: torch.Tensor, k: int, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest along an axis and their places, both in x's dtype; later ones win ties."""
@@ -51,3 +64,10 @@ def largest(x: torch.Tensor, k: int, axis: int) -> tuple[torch.Tensor, torch.Ten
     values, order = x.flip(axis).sort(dim=axis, descending=True, stable=True)
     at = x.shape[axis] - 1 - order.narrow(axis, 0, k)
     return values.narrow(axis, 0, k), at.to(x.dtype)
+
+
+def onnx_largest(graph: OnnxGraph, x: str, k: int, axis: int, length: int) -> tuple[str, str]:
+    """As ``largest``; TopK gives ties to the smaller index, so the axis is turned around."""
+    turned = graph.cut(x, axis, -1, -length - 1, -1)
+    values, order = graph.nodes("TopK", 2, turned, graph.integers([k]), axis=axis)
+    return values, graph.to_float(graph.node("Sub", graph.integers(length - 1), order))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class BatchNorm(Layer):
@@ -56,10 +57,35 @@ class BatchNorm(Layer):
         top = self._by_stored(rows) if self.stored else self._by_batch(rows)
         return top if x.dim() > 1 else top.squeeze(1)
 
-    def _by_stored(self, x: torch.Tensor) -> torch.Tensor:
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        rank = len(self.bottom_shapes[0])
+        rows = x if rank > 1 else graph.unsqueeze(x, (1,))
+        top = self._onnx_by_stored(graph, rows) if self.stored else self._onnx_by_batch(graph, rows)
+        return top if rank > 1 else graph.reshape(top, (-1,))
+
+    def _onnx_by_stored(self, graph: OnnxGraph, x: str) -> str:
+        mean, variance = self.statistics()
+        names = ("scale", "shift", "mean", "variance")
+        values = (torch.ones_like(mean), torch.zeros_like(mean), mean, variance)
+        blobs = [graph.blob(name, value) for name, value in zip(names, values, strict=True)]
+        return graph.node("BatchNormalization", x, *blobs, epsilon=self.eps)
+
+    def _onnx_by_batch(self, graph: OnnxGraph, x: str) -> str:
+        axes = [0, *range(2, max(2, len(self.bottom_shapes[0])))]
+        centred = graph.node("Sub", x, graph.reduce("ReduceMean", x, axes, keep=True))
+        square = graph.node("Mul", centred, centred)
+        variance = graph.reduce("ReduceMean", square, axes, keep=True)
+        deviation = graph.node("Sqrt", graph.node("Add", variance, graph.floats(self.eps)))
+        return graph.node("Div", centred, deviation)
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance (C,) that the blobs stand for."""
         factor = self.scale_factor.detach()
         scale = torch.where(factor == 0, factor, 1 / factor)
-        mean, variance = self.mean.detach() * scale, self.variance.detach() * scale
+        return self.mean.detach() * scale, self.variance.detach() * scale
+
+    def _by_stored(self, x: torch.Tensor) -> torch.Tensor:
+        mean, variance = self.statistics()
         return torch.batch_norm(x, None, None, mean, variance, False, 0.0, self.eps, True)
 
     def _by_batch(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from port.layers.labels import check_labels
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class BatchReindex(Layer):
@@ -27,3 +28,6 @@ class BatchReindex(Layer):
         places = index.long()
         check_labels(self, places, x.shape[0])
         return x.index_select(0, places)
+
+    def onnx(self, graph: OnnxGraph, x: str, index: str) -> str:
+        return graph.node("Gather", x, graph.to_integer(index), axis=0)

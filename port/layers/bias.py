@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from port.layers.along_axis import blob_shape, spread, trailing_axes
+from port.layers.along_axis import blob_shape, onnx_spread, spread, trailing_axes
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Bias(Layer):
@@ -33,3 +34,10 @@ class Bias(Layer):
 
     def forward(self, x: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
         return x + spread(self.bias if summand is None else summand, self.trailing)
+
+    def onnx(self, graph: OnnxGraph, x: str, summand: str = "") -> str:
+        if summand:
+            return graph.node(
+                "Add", x, onnx_spread(graph, summand, self.bottom_shapes, self.trailing)
+            )
+        return graph.node("Add", x, graph.blob("bias", spread(self.bias, self.trailing)))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class BNLL(Layer):
@@ -22,3 +23,6 @@ class BNLL(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.softplus(x)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Softplus", x)

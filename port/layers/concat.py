@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Concat(Layer):
@@ -30,6 +31,9 @@ class Concat(Layer):
 
     def forward(self, *bottoms: torch.Tensor) -> torch.Tensor:
         return torch.cat(bottoms, self.along)
+
+    def onnx(self, graph: OnnxGraph, *bottoms: str) -> str:
+        return graph.node("Concat", *bottoms, axis=self.along)
 
 
 def one_axis(layer: Layer, old_field: str, rank: int) -> int:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from port.layers import windows
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 _CONVOLVE: dict[int, Callable[..., torch.Tensor]] = {
     0: F.conv1d,
@@ -54,6 +55,9 @@ class Convolution(Layer):
         if more:
             return tuple(self._one(bottom) for bottom in (x, *more))
         return self._one(x)
+
+    def onnx(self, graph: OnnxGraph, *bottoms: str) -> list[str]:
+        return windows.onnx_slide(self, graph, "Conv", bottoms)
 
     def _one(self, x: torch.Tensor) -> torch.Tensor:
         if self.plain:

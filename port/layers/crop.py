@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Crop(Layer):
@@ -37,4 +38,11 @@ class Crop(Layer):
     def forward(self, x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         for axis, start in enumerate(self.offset, self.first):
             x = x.narrow(axis, start, reference.shape[axis])
+        return x
+
+    def onnx(self, graph: OnnxGraph, x: str, reference: str) -> str:
+        for axis, start in enumerate(self.offset, self.first):
+            size = self.top_shapes[0][axis]
+            if (start, size) != (0, self.bottom_shapes[0][axis]):
+                x = graph.cut(x, axis, start, start + size)
         return x

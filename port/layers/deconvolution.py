@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from port.layers import windows
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 _SPREAD: dict[int, Callable[..., torch.Tensor]] = {
     0: F.conv_transpose1d,
@@ -61,6 +62,9 @@ class Deconvolution(Layer):
         if more:
             return tuple(self._one(bottom) for bottom in (x, *more))
         return self._one(x)
+
+    def onnx(self, graph: OnnxGraph, *bottoms: str) -> list[str]:
+        return windows.onnx_slide(self, graph, "ConvTranspose", bottoms)
 
     def _one(self, x: torch.Tensor) -> torch.Tensor:
         if self.plain:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Dropout(Layer):
@@ -28,3 +29,6 @@ class Dropout(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.dropout(x, self.ratio) if self.phase == "TRAIN" else x
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return x

@@ -9,6 +9,9 @@ import torch
 from port import schema
 from port.layers.function import call
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
+
+_ONNX = {"SUM": "Add", "MAX": "Max", "PROD": "Mul"}
 
 
 class Eltwise(Layer):
@@ -46,6 +49,16 @@ class Eltwise(Layer):
 
     def forward(self, a: torch.Tensor, b: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
         return self.combine(a, b, *more)
+
+    def onnx(self, graph: OnnxGraph, *bottoms: str) -> str:
+        op = _ONNX[schema.enum_name(self.param, "operation")]
+        if self.coeff:
+            pairs = zip(bottoms, self.coeff, strict=True)
+            bottoms = tuple(graph.node("Mul", x, graph.floats(c)) for x, c in pairs)
+        top = bottoms[0]
+        for x in bottoms[1:]:
+            top = graph.node(op, top, x)
+        return top
 
     def _weighted_sum(self, *bottoms: torch.Tensor) -> torch.Tensor:
         return _sum(*(x * c for x, c in zip(bottoms, self.coeff, strict=True)))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class ELU(Layer):
@@ -25,3 +26,6 @@ class ELU(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.elu(x, self.alpha)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Elu", x, alpha=self.alpha)

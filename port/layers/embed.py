@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from port.layers.labels import check_labels
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Embed(Layer):
@@ -40,3 +41,7 @@ class Embed(Layer):
         check_labels(self, index, self.weight.shape[0])
         rows = F.embedding(index, self.weight)
         return rows if self.bias is None else rows + self.bias
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        rows = graph.node("Gather", graph.blob("weight", self.weight), graph.to_integer(x), axis=0)
+        return rows if self.bias is None else graph.node("Add", rows, graph.blob("bias", self.bias))

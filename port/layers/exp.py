@@ -7,6 +7,7 @@ import math
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Exp(Layer):
@@ -30,6 +31,12 @@ class Exp(Layer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         top = torch.exp(x if self.inner == 1 else x * self.inner)
         return top if self.outer == 1 else top * self.outer
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        if self.inner != 1:
+            x = graph.node("Mul", x, graph.floats(self.inner))
+        top = graph.node("Exp", x)
+        return top if self.outer == 1 else graph.node("Mul", top, graph.floats(self.outer))
 
 
 def natural_log_of_base(layer: Layer) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Filter(Layer):
@@ -37,3 +38,9 @@ class Filter(Layer):
         kept = selector.detach().flatten().nonzero().flatten()
         tops = tuple(x.index_select(0, kept) for x in data)
         return tops if len(tops) > 1 else tops[0]
+
+    def onnx(self, graph: OnnxGraph, *bottoms: str) -> list[str]:
+        *data, selector = bottoms
+        zero = graph.node("Equal", graph.reshape(selector, (-1,)), graph.floats(0.0))
+        kept = graph.node("Not", zero)
+        return [graph.node("Compress", x, kept, axis=0) for x in data]

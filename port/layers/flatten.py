@@ -7,6 +7,7 @@ import math
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Flatten(Layer):
@@ -33,3 +34,11 @@ class Flatten(Layer):
         if self.start == self.stop:
             return x.unsqueeze(self.start)
         return x.flatten(self.start, self.stop - 1)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        bottom = self.bottom_shapes[0]
+        if self.start == self.stop:
+            return graph.unsqueeze(x, (self.start,))
+        if self.start == 1 and self.stop == len(bottom):
+            return graph.node("Flatten", x, axis=1)
+        return graph.reshape(x, (*(0,) * self.start, -1, *bottom[self.stop :]))

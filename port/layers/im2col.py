@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from port.layers import windows
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Im2col(Layer):
@@ -39,3 +40,19 @@ class Im2col(Layer):
         order = (0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n))
         columns = taps.permute(order).flatten(1, 1 + n)
         return columns.reshape(*x.shape[: at.channel_axis], *columns.shape[1:])
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        at, bottom = self.windows, self.bottom_shapes[0]
+        channels, taps = bottom[at.channel_axis], math.prod(at.kernel)
+        # A convolution whose kernels pick one tap each gives the columns.
+        picks = (
+            torch.eye(taps)
+            .reshape(taps, 1, *(at.kernel or (1,)))
+            .repeat(channels, 1, *(1,) * max(1, len(at.kernel)))
+        )
+        attributes = {"kernel_shape": at.kernel or (1,), "group": channels}
+        if at.kernel:
+            attributes.update(strides=at.stride, pads=at.pad + at.pad, dilations=at.dilation)
+        items = graph.reshape(x, windows.onnx_items(at, bottom))
+        columns = graph.node("Conv", items, graph.blob("picks", picks), **attributes)
+        return graph.reshape(columns, (-1, *self.top_shapes[0][1:]))

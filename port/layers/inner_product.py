@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class InnerProduct(Layer):
@@ -50,3 +51,13 @@ class InnerProduct(Layer):
             )
         weight = self.weight.t() if self.transposed else self.weight
         return F.linear(rows, weight, self.bias)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        bottom, top = self.bottom_shapes[0], self.top_shapes[0]
+        if (self.first_axis, len(bottom)) != (1, 2):
+            x = graph.node("Flatten", x, axis=self.first_axis)
+        blobs = [graph.blob("weight", self.weight)]
+        if self.bias is not None:
+            blobs.append(graph.blob("bias", self.bias))
+        rows = graph.node("Gemm", x, *blobs, transB=0 if self.transposed else 1)
+        return rows if self.first_axis == 1 else graph.reshape(rows, (-1, *top[1:]))

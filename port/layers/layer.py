@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -70,6 +70,10 @@ class Layer(nn.Module):
     """A loss layer: the first top has loss_weight 1 unless the prototxt says otherwise."""
     backward_to: ClassVar[bool] = True
     """Whether gradients flow to the bottoms (Accuracy, ArgMax, Silence … have none)."""
+
+    onnx: ClassVar[Callable[..., Any] | None] = None
+    """``onnx(graph, *bottoms)`` adds the layer to an OnnxGraph, by its bottoms' value names, and
+    returns the top's, or one for each top. None: there is no such form, as for losses."""
 
     def __init__(self, spec: Any, bottoms: Sequence[Shape], context: Context) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 
 from port.layers.exp import natural_log_of_base
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Log(Layer):
@@ -32,3 +33,11 @@ class Log(Layer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         top = torch.log(x * self.scale + self.shift)
         return top if self.factor == 1 else top * self.factor
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        if self.scale != 1:
+            x = graph.node("Mul", x, graph.floats(self.scale))
+        if self.shift != 0:
+            x = graph.node("Add", x, graph.floats(self.shift))
+        top = graph.node("Log", x)
+        return top if self.factor == 1 else graph.node("Mul", top, graph.floats(self.factor))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from port import schema
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class LRN(Layer):
@@ -39,3 +40,14 @@ class LRN(Layer):
             return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
         mean = F.avg_pool2d(x * x, self.size, 1, self.size // 2)
         return x * (self.k + self.alpha * mean) ** -self.beta
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        if self.across:
+            numbers = {"alpha": self.alpha, "beta": self.beta, "bias": self.k}
+            return graph.node("LRN", x, size=self.size, **numbers)
+        window = {"kernel_shape": (self.size,) * 2, "pads": (self.size // 2,) * 4}
+        square = graph.node("Mul", x, x)
+        mean = graph.node("AveragePool", square, count_include_pad=1, strides=(1, 1), **window)
+        inner = graph.node("Mul", mean, graph.floats(self.alpha))
+        inner = graph.node("Add", inner, graph.floats(self.k))
+        return graph.node("Mul", x, graph.node("Pow", inner, graph.floats(-self.beta)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from port.layers.lstm_unit import lstm_unit
+from port.layers.lstm_unit import lstm_unit, onnx_lstm_unit
+from port.layers.onnx_graph import OnnxGraph
 from port.layers.recurrent import Recurrent, States
 
 
@@ -26,3 +27,11 @@ class LSTM(Recurrent):
         h, c = states
         c, h = lstm_unit(c, inputs + self.hidden(h, goes_on), goes_on)
         return h, (h, c)
+
+    def onnx_step(
+        self, graph: OnnxGraph, inputs: str, goes_on: str, states: list[str]
+    ) -> tuple[str, list[str]]:
+        h, c = states
+        gates = graph.node("Add", inputs, self.onnx_hidden(graph, h, goes_on))
+        c, h = onnx_lstm_unit(graph, c, gates, goes_on, self.size)
+        return h, [h, c]

@@ -8,6 +8,7 @@ import torch
 
 from port.layers.function import call
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class LSTMUnit(Layer):
@@ -31,6 +32,10 @@ class LSTMUnit(Layer):
         self, c: torch.Tensor, gates: torch.Tensor, cont: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return lstm_unit(c, gates, cont)
+
+    def onnx(self, graph: OnnxGraph, c: str, gates: str, cont: str) -> tuple[str, str]:
+        goes_on = graph.unsqueeze(cont, (2,))
+        return onnx_lstm_unit(graph, c, gates, goes_on, self.bottom_shapes[0][2])
 
 
 def lstm_unit(
@@ -64,3 +69,14 @@ class _Unit(torch.autograd.Function):
             to_new * i * (1 - g * g),
         )
         return to_new * f, torch.cat(parts, -1), None
+
+
+def onnx_lstm_unit(
+    graph: OnnxGraph, c: str, gates: str, goes_on: str, size: int
+) -> tuple[str, str]:
+    """As ``lstm_unit``, on values (1, N, …) and goes_on (1, N, 1)."""
+    parts = [graph.cut(gates, 2, i * size, (i + 1) * size) for i in range(4)]
+    i, f, o = (graph.node("Sigmoid", part) for part in parts[:3])
+    kept = graph.node("Mul", graph.node("Mul", f, goes_on), c)
+    new = graph.node("Add", kept, graph.node("Mul", i, graph.node("Tanh", parts[3])))
+    return new, graph.node("Mul", o, graph.node("Tanh", new))

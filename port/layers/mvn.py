@@ -8,6 +8,7 @@ import torch
 
 from port.layers.function import call
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class MVN(Layer):
@@ -37,6 +38,17 @@ class MVN(Layer):
             return x - x.mean(self.over, keepdim=True)
         top: torch.Tensor = call(_Normalise, x, self.over, self.eps)
         return top
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        rank = 4 - len(self.ones)
+        x = graph.unsqueeze(x, range(rank, 4)) if self.ones else x
+        centred = graph.node("Sub", x, graph.reduce("ReduceMean", x, self.over, keep=True))
+        if self.eps is None:
+            return centred
+        square = graph.node("Mul", centred, centred)
+        variance = graph.reduce("ReduceMean", square, self.over, keep=True)
+        deviation = graph.node("Add", graph.node("Sqrt", variance), graph.floats(self.eps))
+        return graph.node("Div", centred, deviation)
 
 
 class _Normalise(torch.autograd.Function):

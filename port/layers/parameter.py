@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Parameter(Layer):
@@ -26,3 +27,6 @@ class Parameter(Layer):
 
     def forward(self) -> torch.Tensor:
         return self.weight
+
+    def onnx(self, graph: OnnxGraph) -> str:
+        return graph.node("Identity", graph.blob("weight", self.weight))

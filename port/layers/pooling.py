@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from port import schema
 from port.layers.layer import INT_MAX, Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 FLT_MAX = 3.40282346638528859812e38
 FLT_MIN = 1.17549435e-38
@@ -130,6 +131,73 @@ class Pooling(Layer):
         if self.method == "AVE":
             return average_pool(x, grid)
         return stochastic_pool(x, grid, self.phase == "TRAIN")
+
+    def onnx(self, graph: OnnxGraph, x: str) -> Any:
+        size = self.bottom_shapes[0][2:]
+        if self.grid is None and self.method != "STOCHASTIC" and not self.with_mask:
+            return graph.node({"MAX": "GlobalMaxPool", "AVE": "GlobalAveragePool"}[self.method], x)
+        form = OnnxPool(graph, self.grid or Grid((size[0], size[1])), (size[0], size[1]))
+        if self.method == "AVE":
+            return form.average(x)
+        if self.method == "STOCHASTIC":
+            squares, sums = form.sum(graph.node("Mul", x, x)), form.sum(x)
+            return graph.node("Div", squares, graph.node("Add", sums, graph.floats(FLT_MIN)))
+        if self.with_mask and form.outside:
+            self.refuse("has no ONNX form with a mask and a window outside the image")
+        return form.max_with_mask(x) if self.with_mask else form.max(x)
+
+
+class OnnxPool:
+    """The ONNX forms of pooling on one grid: its windows are stated by pads, not by rounding.
+
+    Runtimes differ in which windows they form when rounding up, and in how they average them.
+    Only where the image size is free does ONNX do the rounding, and only without padding.
+    """
+
+    def __init__(self, graph: OnnxGraph, grid: Grid, size: Pair) -> None:
+        self.graph, self.grid, self.size = graph, grid, size
+        ends = zip(grid.reach(size), size, grid.pad, strict=True)
+        self.ends = tuple(max(0, reach - length - pad) for reach, length, pad in ends)
+        self.outside = any(end >= k for end, k in zip(self.ends, grid.kernel, strict=True))
+        self.windows = {"kernel_shape": grid.kernel, "strides": grid.stride}
+        self.rounds = graph.free_size and grid.torch_agrees and not any(grid.pad)
+
+    def _pool(self, op: str, n_outputs: int, x: str, value: float, **more: int) -> list[str]:
+        if self.rounds:
+            return self.graph.nodes(op, n_outputs, x, ceil_mode=1, **self.windows, **more)
+        pads = (*self.grid.pad, *self.ends)
+        if self.outside:
+            around = self.graph.integers((0, 0, *pads[:2], 0, 0, *pads[2:]))
+            x = self.graph.node("Pad", x, around, self.graph.floats(value))
+            pads = (0, 0, 0, 0)
+        return self.graph.nodes(op, n_outputs, x, pads=pads, **self.windows, **more)
+
+    def max(self, x: str) -> str:
+        """As ``max_pool``."""
+        return self._pool("MaxPool", 1, x, -FLT_MAX)[0]
+
+    def max_with_mask(self, x: str) -> tuple[str, str]:
+        """As ``max_pool`` with its mask; ONNX counts places over the whole tensor."""
+        top, at = self._pool("MaxPool", 2, x, -FLT_MAX)
+        place = self.graph.node("Mod", at, self.graph.integers(math.prod(self.size)))
+        return top, self.graph.to_float(place)
+
+    def sum(self, x: str) -> str:
+        """The sum of each window, zeros around the image."""
+        mean = self._pool("AveragePool", 1, x, 0.0, count_include_pad=1)[0]
+        return self.graph.node("Mul", mean, self.graph.floats(float(math.prod(self.grid.kernel))))
+
+    def average(self, x: str) -> str:
+        """As ``average_pool``: the mean over the kernel, corrected where a window is clipped."""
+        if self.rounds or not (any(self.grid.pad) or self.outside):
+            return self._pool("AveragePool", 1, x, 0.0, count_include_pad=0)[0]
+        mean = self._pool("AveragePool", 1, x, 0.0, count_include_pad=1)[0]
+        counts = self.grid.count(self.size)
+        down, across = (_lengths(self.size[i], counts[i], self.grid, i) for i in (0, 1))
+        area = torch.tensor(down).unsqueeze(1) * torch.tensor(across)
+        if (area == math.prod(self.grid.kernel)).all():
+            return mean
+        return self.graph.node("Mul", mean, self.graph.floats(math.prod(self.grid.kernel) / area))
 
 
 def max_pool(x: torch.Tensor, grid: Grid, with_mask: bool = False) -> Any:

@@ -8,6 +8,7 @@ import torch
 
 from port.layers.function import call
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Power(Layer):
@@ -34,6 +35,18 @@ class Power(Layer):
             return x * self.scale + self.shift
         top: torch.Tensor = call(_Power, x, self.power, self.scale, self.shift)
         return top
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        if self.power * self.scale == 0:
+            value = graph.floats(1.0 if self.power == 0 else self.shift**self.power)
+            return graph.node("Expand", value, graph.node("Shape", x))
+        if self.scale != 1:
+            x = graph.node("Mul", x, graph.floats(self.scale))
+        if self.shift != 0 or (self.scale == 1 and self.power == 1):
+            x = graph.node("Add", x, graph.floats(self.shift))
+        if self.power == 2:
+            return graph.node("Mul", x, x)
+        return x if self.power == 1 else graph.node("Pow", x, graph.floats(self.power))
 
 
 class _Power(torch.autograd.Function):

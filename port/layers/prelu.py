@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from port import schema
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class PReLU(Layer):
@@ -33,3 +34,7 @@ class PReLU(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.prelu(x, self.weight)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        ones = (1,) * (len(self.bottom_shapes[0]) - 2)
+        return graph.node("PRelu", x, graph.blob("weight", self.weight.reshape(-1, *ones)))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 States = tuple[torch.Tensor, ...]
 
@@ -93,6 +94,39 @@ class Recurrent(Layer):
         for i, state in enumerate(last):
             setattr(self, f"state_{i}", state)
         return torch.cat(tops)
+
+    def onnx(self, graph: OnnxGraph, x: str, cont: str, *rest: str) -> Any:
+        """Unrolled over the T steps of the prototxt; hidden states begin at zero."""
+        time = self.bottom_shapes[0][0]
+        inputs = self._onnx_product(graph, graph.reshape(x, (0, 0, -1)), "weight_x", "bias_x")
+        if self.static:
+            rows = self._onnx_product(graph, graph.reshape(rest[0], (0, -1)), "weight_static")
+            inputs = graph.node("Add", inputs, rows)
+        goes_on = graph.unsqueeze(cont, (2,))
+        states = list(rest[self.static :]) or [graph.floats(torch.zeros(1, 1, self.size))] * (
+            self.n_states
+        )
+        tops = []
+        for t in range(time):
+            now = [graph.cut(value, 0, t, t + 1) for value in (inputs, goes_on)]
+            top, states = self.onnx_step(graph, now[0], now[1], states)
+            tops.append(top)
+        joined = graph.node("Concat", *tops, axis=0)
+        return (joined, *states) if self.exposed else joined
+
+    def _onnx_product(self, graph: OnnxGraph, x: str, weight: str, bias: str = "") -> str:
+        top = graph.node("MatMul", x, graph.blob(weight, getattr(self, weight).t()))
+        return graph.node("Add", top, graph.blob(bias, getattr(self, bias))) if bias else top
+
+    def onnx_hidden(self, graph: OnnxGraph, h: str, goes_on: str) -> str:
+        """As ``hidden``."""
+        return self._onnx_product(graph, graph.node("Mul", h, goes_on), "weight_hidden")
+
+    def onnx_step(
+        self, graph: OnnxGraph, inputs: str, goes_on: str, states: list[str]
+    ) -> tuple[str, list[str]]:
+        """As ``step``, on values (1, N, …) and goes_on (1, N, 1)."""
+        raise NotImplementedError(f"{type(self).__name__}.onnx_step")
 
     def _first_states(self, x: torch.Tensor, given: States) -> States:
         if given:

@@ -8,6 +8,7 @@ import torch
 
 from port import schema
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 def _sum(x: torch.Tensor) -> torch.Tensor:
@@ -32,6 +33,12 @@ _OPERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "SUMSQ": _sum_of_squares,
     "MEAN": _mean,
 }
+_ONNX = {
+    "SUM": "ReduceSum",
+    "ASUM": "ReduceL1",
+    "SUMSQ": "ReduceSumSquare",
+    "MEAN": "ReduceMean",
+}
 
 
 class Reduction(Layer):
@@ -54,3 +61,8 @@ class Reduction(Layer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         top = self.reduce(x.flatten(self.first))
         return top if self.coeff == 1 else top * self.coeff
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        axes = range(self.first, len(self.bottom_shapes[0]))
+        top = graph.reduce(_ONNX[schema.enum_name(self.param, "operation")], x, axes, keep=False)
+        return top if self.coeff == 1 else graph.node("Mul", top, graph.floats(self.coeff))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class ReLU(Layer):
@@ -26,3 +27,8 @@ class ReLU(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        if self.slope:
+            return graph.node("LeakyRelu", x, alpha=self.slope)
+        return graph.node("Relu", x)

@@ -7,6 +7,7 @@ import math
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Reshape(Layer):
@@ -49,3 +50,9 @@ class Reshape(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(self._target(x.shape))
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        tail = list(self.bottom_shapes[0][self.stop :])
+        if self.start == 0 and tail and -1 not in self.dims:
+            tail[0] = -1  # axis 0, the batch, which is free
+        return graph.reshape(x, (*(0,) * self.start, *self.dims, *tail))

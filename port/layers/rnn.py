@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from port.layers.layer import Shape
+from port.layers.onnx_graph import OnnxGraph
 from port.layers.recurrent import Recurrent, States
 
 
@@ -34,3 +35,10 @@ class RNN(Recurrent):
     ) -> tuple[torch.Tensor, States]:
         h = torch.tanh(inputs + self.hidden(states[0], goes_on))
         return torch.tanh(F.linear(h, self.weight_out, self.bias_out)), (h,)
+
+    def onnx_step(
+        self, graph: OnnxGraph, inputs: str, goes_on: str, states: list[str]
+    ) -> tuple[str, list[str]]:
+        hidden = self.onnx_hidden(graph, states[0], goes_on)
+        h = graph.node("Tanh", graph.node("Add", inputs, hidden))
+        return graph.node("Tanh", self._onnx_product(graph, h, "weight_out", "bias_out")), [h]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from port import schema
-from port.layers.along_axis import blob_shape, spread, trailing_axes
+from port.layers.along_axis import blob_shape, onnx_spread, spread, trailing_axes
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Scale(Layer):
@@ -41,3 +42,13 @@ class Scale(Layer):
     def forward(self, x: torch.Tensor, factor: torch.Tensor | None = None) -> torch.Tensor:
         top = x * spread(self.weight if factor is None else factor, self.trailing)
         return top if self.bias is None else top + spread(self.bias, self.trailing)
+
+    def onnx(self, graph: OnnxGraph, x: str, factor: str = "") -> str:
+        if factor:
+            factor = onnx_spread(graph, factor, self.bottom_shapes, self.trailing)
+        else:
+            factor = graph.blob("weight", spread(self.weight, self.trailing))
+        top = graph.node("Mul", x, factor)
+        if self.bias is None:
+            return top
+        return graph.node("Add", top, graph.blob("bias", spread(self.bias, self.trailing)))

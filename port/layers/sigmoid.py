@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Sigmoid(Layer):
@@ -22,3 +23,6 @@ class Sigmoid(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(x)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Sigmoid", x)

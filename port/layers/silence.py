@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Silence(Layer):
@@ -22,4 +23,7 @@ class Silence(Layer):
         return []
 
     def forward(self, *bottoms: torch.Tensor) -> tuple[()]:
+        return ()
+
+    def onnx(self, graph: OnnxGraph, *bottoms: str) -> tuple[()]:
         return ()

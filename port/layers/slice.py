@@ -9,6 +9,7 @@ import torch
 
 from port.layers.concat import one_axis
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Slice(Layer):
@@ -44,3 +45,12 @@ class Slice(Layer):
     def forward(self, x: torch.Tensor) -> Any:
         pieces = self._cut(x)
         return pieces if len(pieces) > 1 else pieces[0]
+
+    def onnx(self, graph: OnnxGraph, x: str) -> list[str]:
+        n = len(self.top_shapes)
+        if self.along == 0 and isinstance(self.cuts, int):
+            # Equal pieces of the batch, which is free.
+            count = {"num_outputs": n} if graph.opset >= 18 else {}
+            return graph.nodes("Split", n, x, axis=0, **count)
+        sizes = graph.integers([shape[self.along] for shape in self.top_shapes])
+        return graph.nodes("Split", n, x, sizes, axis=self.along)

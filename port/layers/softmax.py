@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Softmax(Layer):
@@ -24,3 +25,6 @@ class Softmax(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.softmax(x, self.over)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Softmax", x, axis=self.over)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Split(Layer):
@@ -24,3 +25,6 @@ class Split(Layer):
     def forward(self, x: torch.Tensor) -> Any:
         n = len(self.spec.top)
         return (x,) * n if n > 1 else x
+
+    def onnx(self, graph: OnnxGraph, x: str) -> list[str]:
+        return [x] * len(self.spec.top)

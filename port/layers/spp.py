@@ -8,7 +8,8 @@ import torch
 
 from port import schema
 from port.layers.layer import Layer, Shape
-from port.layers.pooling import Grid, Pair, average_pool, max_pool
+from port.layers.onnx_graph import OnnxGraph
+from port.layers.pooling import Grid, OnnxPool, Pair, average_pool, max_pool
 
 
 class SPP(Layer):
@@ -57,3 +58,14 @@ class SPP(Layer):
         if self.height == 1:
             return levels[0]  # type: ignore[no-any-return]
         return torch.cat([level.flatten(1) for level in levels], 1)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        size = self.bottom_shapes[0][2:]
+        levels = []
+        for grid in self._grids((size[0], size[1])):
+            form = OnnxPool(graph, grid, (size[0], size[1]))
+            levels.append(form.max(x) if self.pool is max_pool else form.average(x))
+        if self.height == 1:
+            return levels[0]
+        flat = [graph.node("Flatten", level, axis=1) for level in levels]
+        return graph.node("Concat", *flat, axis=1)

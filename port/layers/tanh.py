@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class TanH(Layer):
@@ -19,3 +20,6 @@ class TanH(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(x)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Tanh", x)

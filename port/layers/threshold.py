@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Threshold(Layer):
@@ -25,3 +26,6 @@ class Threshold(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x > self.threshold).to(x.dtype)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.to_float(graph.node("Greater", x, graph.floats(self.threshold)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 
 class Tile(Layer):
@@ -27,3 +28,6 @@ class Tile(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.repeat(self.repeats)
+
+    def onnx(self, graph: OnnxGraph, x: str) -> str:
+        return graph.node("Tile", x, graph.integers(self.repeats))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from port.layers.layer import Layer, Shape
+from port.layers.onnx_graph import OnnxGraph
 
 FIELDS = frozenset(
     {"pad", "kernel_size", "stride", "dilation", "axis", "force_nd_im2col"}
@@ -94,6 +95,29 @@ def slide(
     top = convolve(items.unsqueeze(-1), weight.unsqueeze(-1)) if flat else convolve(items, weight)
     top = top.squeeze(-1) if flat else top
     return top.reshape(*x.shape[: at.channel_axis], *top.shape[1:])
+
+
+def onnx_slide(layer: Any, graph: OnnxGraph, op: str, bottoms: tuple[str, ...]) -> list[str]:
+    """The ONNX form of a layer with ``windows``, ``weight`` and ``bias``: one ``op`` per bottom."""
+    at: Windows = layer.windows
+    flat = not at.kernel
+    weight = graph.blob("weight", layer.weight.unsqueeze(-1) if flat else layer.weight)
+    blobs = [weight] if layer.bias is None else [weight, graph.blob("bias", layer.bias)]
+    bottom, top = layer.bottom_shapes[0], layer.top_shapes[0]
+    attributes = {"kernel_shape": at.kernel or (1,), "group": layer.param.group}
+    if not flat:
+        attributes.update(strides=at.stride, pads=at.pad + at.pad, dilations=at.dilation)
+    tops = []
+    for x in bottoms:
+        items = x if layer.plain else graph.reshape(x, onnx_items(at, bottom))
+        y = graph.node(op, items, *blobs, **attributes)
+        tops.append(y if layer.plain else graph.reshape(y, (-1, *top[1:])))
+    return tops
+
+
+def onnx_items(at: Windows, bottom: Shape) -> Shape:
+    """All axes before the channels as one, and one of length 1 where there are no others."""
+    return (-1, *bottom[at.channel_axis :], *((1,) if not at.kernel else ()))
 
 
 def _per_axis(layer: Layer, repeated: str, sides: str, n: int, default: int | None) -> Shape:
