@@ -5,6 +5,7 @@ Source: BVLC Caffe 1.0, tools/convert_imageset.cpp, tools/compute_image_mean.cpp
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ def convert_imageset(
     root: str,
     source: Path,
     database: Path,
-    options: Options = Options(),  # noqa: B008
+    options: Options = Options(),
 ) -> Converted:
     """Writes the images of a list into a new database, as Caffe's tool of that name.
 
@@ -65,7 +66,7 @@ def convert_imageset(
     number after shuffling, eight digits, and "_" + name; the records are Datum messages, raw
     (BGR or grey, C x H x W) or encoded. An image that cannot be read is left out and reported,
     its number is not used. Raises DataError for a bad list, sizes that differ with `check_size`,
-    a database that exists, and when no image could be read.
+    a database that exists, and when no image could be read; no half-written database stays.
     """
     if bool(options.resize_width) != bool(options.resize_height):
         raise DataError("resize_width and resize_height go together; give both or neither")
@@ -75,10 +76,13 @@ def convert_imageset(
         for key, datum in _records(root, images, options, done):
             writer.put(key, datum.SerializeToString())
             done.count += 1
-    finally:
+        if not done.count:
+            raise DataError(f"{source}: no image could be read; the first: {done.skipped[0]}")
+    except BaseException:
         writer.close()
-    if not done.count:
-        raise DataError(f"{source}: no image could be read; the first: {done.skipped[0]}")
+        shutil.rmtree(database, ignore_errors=True)
+        raise
+    writer.close()
     return done
 
 

@@ -98,7 +98,7 @@ def _read_manifest(path: Path) -> _Files:
     try:
         for record in records:
             files = _apply_edit(record, files)
-    except (IndexError, struct.error) as error:
+    except (IndexError, ValueError) as error:
         raise DataError(f"LevelDB {path}: {name} is damaged: {error}") from error
     return files
 
@@ -110,7 +110,7 @@ def _apply_edit(record: bytes, files: _Files) -> _Files:
         if tag == _COMPARATOR:
             name, at = _string(record, at)
             if name != b"leveldb.BytewiseComparator":
-                raise DataError(f"LevelDB with the comparator {name!r}: Caffe writes none such")
+                raise ValueError(f"its keys are ordered by {name!r}, Caffe's never are")
         elif tag == _COMPACT_POINTER:
             _, at = _varint(record, at)
             _, at = _string(record, at)
