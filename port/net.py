@@ -410,13 +410,15 @@ def load_net(
     if where is not None:
         options.setdefault("folder", where.parent)
     try:
-        context = Context(phase=phase, **options)
         kept = filter_net(read_net(prototxt), phase, level, stages)
-        net = Net(kept, context)
-        if weights is not None:
+        if weights is None:
+            net = Net(kept, Context(phase=phase, **options))
+        else:
             from port.caffemodel import copy_weights, read_weights
 
-            copy_weights(net, read_weights(Path(weights)))
+            found = read_weights(Path(weights))
+            net = Net(kept, Context(phase=phase, loaded=frozenset(found), **options))
+            copy_weights(net, found)
     except PortError as error:
         if where is not None and where.name not in str(error):
             raise type(error)(f"{where.name}: {error}") from error

@@ -30,7 +30,7 @@ class Builder:
         self.float_type = TensorProto.FLOAT16 if half else TensorProto.FLOAT
         self.dtype = np.dtype(np.float16 if half else np.float32)
         self.proto_nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        self.initializers: list[tuple[onnx.TensorProto, Array]] = []
         self._taken = set(reserved)
         self._stored: dict[Any, str] = {}
         self._layer = ""
@@ -138,7 +138,5 @@ class Builder:
             values = np.where(finite, values.clip(-largest, largest), values).astype(np.float16)
         kind = TensorProto.INT64 if values.dtype == np.int64 else self.float_type
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        tensor = TensorProto(name=name, data_type=kind, dims=values.shape)
-        tensor.raw_data = little.tobytes()
-        self.initializers.append(tensor)
+        self.initializers.append((TensorProto(name=name, data_type=kind, dims=values.shape), little))
         return name

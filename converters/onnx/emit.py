@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 import port
-from converters.onnx.builder import Builder
+from converters.onnx.builder import Array, Builder
 from port.errors import ConversionError, close_matches
 from port.layers.layer import DataLayer, Layer
 from port.layers.recurrent import Recurrent
 from port.layers.registry import layer_types
 from port.net import Net
+from port.wire import prefixed
 
 OPSET = 17
 """Read by onnxruntime since 1.12 (2022) and by every runtime of the last two years."""
 OPSETS = (13, 23)
 DYNAMIC = None
+GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
+"""Field numbers in ModelProto, GraphProto and TensorProto."""
 SHORTEST = 1e-12
 """The least length that an embedding is divided by, as in torch's normalize."""
 
@@ -60,14 +64,44 @@ def supported_types() -> set[str]:
     }
 
 
-def to_model(net: Net, options: Options = Options()) -> onnx.ModelProto:  # noqa: B008
+@dataclass(frozen=True)
+class Emitted:
+    """A model whose weights lie beside it, where the net or its file has them."""
+
+    model: onnx.ModelProto
+    graph: onnx.GraphProto
+    weights: list[tuple[onnx.TensorProto, Array]]
+
+    def proto(self) -> onnx.ModelProto:
+        """The model in one piece."""
+        return onnx.ModelProto.FromString(b"".join(self.chunks()))
+
+    def chunks(self) -> list[Any]:
+        """The model's file, as buffers to be written one after the other; no weight is copied."""
+        inner: list[Any] = [self.graph.SerializeToString()]
+        for tensor, values in self.weights:
+            data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            header = tensor.SerializeToString() + prefixed(RAW_DATA, data.size)
+            inner += [prefixed(INITIALIZER, len(header) + data.size), header, data]
+        outer = self.model.SerializeToString() + prefixed(GRAPH, sum(map(len, inner)))
+        return [outer, *inner]
+
+
+def to_model(net: Net, options: Options | None = None) -> onnx.ModelProto:
     """The ONNX model of a deploy net (see ``converters.deploy``).
 
     Nodes are named as their layer, values as their blob; of an in-place blob the last value has
     the name. Raises ConversionError for a layer without ONNX form, by its name.
     """
-    if not OPSETS[0] <= options.opset <= min(OPSETS[1], onnx.defs.onnx_opset_version()):
-        raise ConversionError(f"opset {options.opset} is not in {OPSETS[0]} to {OPSETS[1]}")
+    return emit(net, options).proto()
+
+
+def emit(net: Net, options: Options | None = None) -> Emitted:
+    """As ``to_model``, with the weights left where they are."""
+    options = options or Options()
+    highest = min(OPSETS[1], onnx.defs.onnx_opset_version())
+    if not OPSETS[0] <= options.opset <= highest:
+        raise ConversionError(f"opset {options.opset} is not in {OPSETS[0]} to {highest}")
     return _Emission(net, options).model()
 
 
@@ -85,7 +119,7 @@ class _Emission:
                 near = close_matches(name, net.blob_shapes)
                 raise ConversionError(f"net '{net.param.name}' has no blob '{name}'{near}")
 
-    def model(self) -> onnx.ModelProto:
+    def model(self) -> Emitted:
         """The whole model."""
         for layer in needed_layers(self.net, self.wanted):
             if isinstance(layer, DataLayer):
@@ -200,24 +234,21 @@ class _Emission:
     def _input_names(self) -> set[str]:
         return {value.name for value in self.inputs}
 
-    def _assembled(self, outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    def _assembled(self, outputs: list[onnx.ValueInfoProto]) -> Emitted:
         opset = helper.make_opsetid("", self.options.opset)
-        graph = onnx.GraphProto(
-            name=self.net.param.name or "net",
-            node=self.graph.proto_nodes,
-            input=self.inputs,
-            output=outputs,
-        )
         model = onnx.ModelProto(
             ir_version=helper.find_min_ir_version_for([opset]),
             producer_name="sphereface-port",
             producer_version=port.__version__,
             opset_import=[opset],
         )
-        model.graph.CopyFrom(graph)
-        while self.graph.initializers:  # moved one by one: weights never lie there twice
-            model.graph.initializer.append(self.graph.initializers.pop(0))
-        return model
+        graph = onnx.GraphProto(
+            name=self.net.param.name or "net",
+            node=self.graph.proto_nodes,
+            input=self.inputs,
+            output=outputs,
+        )
+        return Emitted(model, graph, self.graph.initializers)
 
 
 def needed_layers(net: Net, outputs: list[str]) -> list[Layer]:

@@ -28,6 +28,7 @@ class Context:
     phase: "TRAIN" or "TEST". folder: where the prototxt lies (paths in it are tried there too).
     gradient: "caffe" or "exact", see MarginInnerProduct. The rest concerns data layers:
     open_data False leaves files untouched and takes ``input_shape`` (C, H, W) for unknown sizes.
+    loaded: layers whose blobs a weights file will give: their fillers do not run.
     """
 
     phase: str = "TEST"
@@ -39,6 +40,7 @@ class Context:
     seed: int | None = None
     workers: int | None = None
     skip_bad: bool = False
+    loaded: frozenset[str] = frozenset()
 
 
 class Layer(nn.Module):
@@ -114,7 +116,7 @@ class Layer(nn.Module):
         """Register the next blob under ``name``: zeros, or values from a FillerParameter."""
         try:
             blob = nn.Parameter(torch.zeros(shape))
-            if filler is not None:
+            if filler is not None and self.name not in self.context.loaded:
                 fill(blob, filler)
         except NetError as error:
             self.refuse(str(error))
