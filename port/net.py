@@ -230,7 +230,8 @@ class Net(nn.Module):
         self.memory_format = torch.channels_last if convolves else torch.contiguous_format
         for entry in self.learnable:
             if entry.parameter.dim() == 4:
-                _lay_out(entry.parameter, self.memory_format)
+                empty = entry.layer in self.context.loaded
+                _lay_out(entry.parameter, self.memory_format, empty)
         self._run(())
 
     def _run(self, blobs: tuple[str, ...]) -> fx.GraphModule:
@@ -318,8 +319,11 @@ class _Step:
         return _Step(tuple(spec.bottom), tuple(spec.top), flows)
 
 
-def _lay_out(parameter: nn.Parameter, memory_format: torch.memory_format) -> None:
-    parameter.data = parameter.data.contiguous(memory_format=memory_format)
+def _lay_out(parameter: nn.Parameter, memory_format: torch.memory_format, empty: bool) -> None:
+    if empty:
+        parameter.data = torch.empty_like(parameter.data, memory_format=memory_format)
+    else:
+        parameter.data = parameter.data.contiguous(memory_format=memory_format)
 
 
 def _share(layer: Layer, attribute: str, spec: Any, owner: LearnableParam) -> None:

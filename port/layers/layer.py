@@ -115,8 +115,9 @@ class Layer(nn.Module):
     def add_blob(self, name: str, shape: Shape, filler: Any = None) -> None:
         """Register the next blob under ``name``: zeros, or values from a FillerParameter."""
         try:
-            blob = nn.Parameter(torch.zeros(shape))
-            if filler is not None and self.name not in self.context.loaded:
+            loaded = self.name in self.context.loaded
+            blob = nn.Parameter(torch.empty(shape) if loaded else torch.zeros(shape))
+            if filler is not None and not loaded:
                 fill(blob, filler)
         except NetError as error:
             self.refuse(str(error))
