@@ -26,7 +26,7 @@ ROWS = [
     {"port.fillers", "port.sample_faces"},
     {"port.layers"},
     {"port.graph", "port.net"},
-    {"port.solver", "port.preprocess"},
+    {"port.solver", "port.preprocess", "port.drawing"},
     {"converters"},
     {"verify"},
     {"port.commands", "port.cli", "port.__main__"},

@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from port.commands.options import HELP
+from port.commands.options import HELP, print_table
+
+if TYPE_CHECKING:
+    from port.layers.layer import Layer
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+"""Where the cases are in a checkout; an installed package has none."""
+GROUPS = {"MarginInnerProduct": "margin", "ImageData": "imagedata"}
+"""Types whose golden cases have a folder of their own."""
 
 
 @click.command(context_settings=HELP)
-def layers() -> None:
-    """List the layer types that the port knows, one a line."""
+@click.option("--markdown", is_flag=True, help="Print the README's table.")
+def layers(markdown: bool) -> None:
+    """Table of the layer types: what is computed, and what proves it.
+
+    backward: where gradients flow, to the bottoms and to the layer's own parameters. ONNX: whether
+    a net with the layer converts. golden cases: outputs of the original Caffe that the tests
+    compare with, shown in a checkout.
+    """
+    rows = table()
+    if markdown:
+        click.echo("\n".join(_markdown(rows)))
+        return
+    from rich.table import Table
+
+    shown = Table(*rows[0])
+    for row in rows[1:]:
+        shown.add_row(*row)
+    print_table(shown)
+
+
+def table() -> list[list[str]]:
+    """The heading, then a row for each type in alphabetical order."""
+    from converters.onnx import supported_types
+    from port.layers.layer import DataLayer
     from port.layers.registry import layer_types
 
-    for name in layer_types():
-        click.echo(name)
+    converts = supported_types()
+    heading = ["type", "forward", "backward", "ONNX", "golden cases"]
+    rows = [heading]
+    for name, kind in layer_types().items():
+        forward = "serves data" if issubclass(kind, DataLayer) else "yes"
+        onnx = "yes" if name in converts else ""
+        rows.append([name, forward, _backward(kind), onnx, str(golden_cases(name) or "")])
+    return rows if GOLDEN.is_dir() else [row[:-1] for row in rows]
+
+
+def _backward(kind: type[Layer]) -> str:
+    return "yes" if kind.backward_to else ""
+
+
+def golden_cases(name: str) -> int:
+    """How many golden cases a type has."""
+    if name in GROUPS:
+        return len(list((GOLDEN / GROUPS[name]).glob("*.npz")))
+    return len(list((GOLDEN / "layers").glob(f"layer_{name}_*.json")))
+
+
+def _markdown(rows: list[list[str]]) -> list[str]:
+    lines = [f"| {' | '.join(cell or ' ' for cell in row)} |" for row in rows]
+    return [lines[0], "| --- | --- | --- | :-: | --: |"[:None], *lines[1:]]
