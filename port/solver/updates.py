@@ -52,9 +52,11 @@ class UpdateRule:
 
         rates, decays: rate times lr_mult and weight_decay times decay_mult of each parameter.
         scale: what the accumulated gradients are multiplied by first. A parameter that needs no
-        gradient stays as it is; one that got none is updated with zeros, as Caffe does.
+        gradient has rate 0: it stays as it is, but the adaptive rules see its decay, as in Caffe,
+        and keep a history of it.
         """
-        live = [i for i, parameter in enumerate(parameters) if parameter.requires_grad]
+        plain = self.param.type in ("SGD", "Nesterov")
+        live = [i for i, p in enumerate(parameters) if p.requires_grad or not plain]
         if not live:
             return
         data = [parameters[i].detach() for i in live]
