@@ -138,5 +138,7 @@ class Builder:
             values = np.where(finite, values.clip(-largest, largest), values).astype(np.float16)
         kind = TensorProto.INT64 if values.dtype == np.int64 else self.float_type
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        self.initializers.append((TensorProto(name=name, data_type=kind, dims=values.shape), little))
+        self.initializers.append(
+            (TensorProto(name=name, data_type=kind, dims=values.shape), little)
+        )
         return name

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import port
+from converters.deploy import needed_layers
 from converters.onnx.builder import Array, Builder
 from port.errors import ConversionError, close_matches
 from port.layers.layer import DataLayer, Layer
@@ -112,8 +113,7 @@ class _Emission:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.graph = Builder(options.opset, options.half, options.free_size, net.blob_shapes)
         self.wanted = list(options.outputs) or net.outputs
-        recurrent = any(isinstance(layer, Recurrent) for layer in net.layers)
-        self.batch_free = options.batch is DYNAMIC and not recurrent
+        self.batch_free = batch_is_free(net, options)
         for name in self.wanted:
             if name not in net.blob_shapes:
                 near = close_matches(name, net.blob_shapes)
@@ -251,12 +251,7 @@ class _Emission:
         return Emitted(model, graph, self.graph.initializers)
 
 
-def needed_layers(net: Net, outputs: list[str]) -> list[Layer]:
-    """The layers that these blobs depend on, in the net's order."""
-    wanted, needed = set(outputs), []
-    for layer in reversed(net.layers):
-        if wanted.intersection(layer.spec.top):
-            wanted.difference_update(layer.spec.top)
-            wanted.update(layer.spec.bottom)
-            needed.append(layer)
-    return needed[::-1]
+def batch_is_free(net: Net, options: Options) -> bool:
+    """Whether axis 0 of the inputs is; recurrent layers have the time there, unrolled."""
+    recurrent = any(isinstance(layer, Recurrent) for layer in net.layers)
+    return options.batch is DYNAMIC and not recurrent
