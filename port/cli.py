@@ -11,11 +11,12 @@ from importlib import import_module
 import click
 
 import port
-from port.errors import PortError, close_matches
+from port.errors import OUT_OF_MEMORY, PortError, close_matches, is_out_of_memory
 
 # Name → (module in port.commands, one line for the list). The command in the module has the
 # name of the module.
 COMMANDS = {
+    "convert": ("convert", "Turn a net into ONNX or PyTorch, and weights into other files."),
     "compute-mean": ("compute_mean", "Write the mean image of a database."),
     "convert-imageset": ("convert_imageset", "Write a list's images into a database."),
     "demo": ("demo", "Train on embedded sample faces and show what was learnt."),
@@ -115,4 +116,9 @@ def main() -> None:
         sys.exit(1)
     except (PortError, OSError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        click.echo(f"error: {OUT_OF_MEMORY}: {error}", err=True)
         sys.exit(1)

@@ -38,6 +38,16 @@ class ConversionError(PortError):
     """A net or model has no faithful form on the other side, or its check failed."""
 
 
+OUT_OF_MEMORY = "out of memory; use a smaller batch, smaller blobs or another device"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, in numpy, on torch's CPU or on a GPU."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    said = any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
 def close_matches(word: str, candidates: Iterable[str]) -> str:
     """A hint such as ``" (did you mean 'ReLU' or 'ELU'?)"``; empty when nothing is close."""
     by_lower = {name.lower(): name for name in candidates}

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from port import schema
-from port.errors import NetError, PortError
+from port.errors import OUT_OF_MEMORY, NetError, PortError, is_out_of_memory
 from port.graph import filter_net, insert_splits
 from port.layers.layer import Context, DataLayer, Layer, Shape
 from port.layers.registry import layer_class
@@ -116,16 +116,18 @@ class Net(nn.Module):
 
         Raises NetError for missing or unknown names, and whatever a layer refuses.
         """
-        fed = self._feed(args, named)
         wanted = dict.fromkeys([*self.outputs, *self.output_weights, *blobs])
         run = self._run(tuple(blobs))
+        fed: list[torch.Tensor | None] = []
         try:
+            fed = self._feed(args, named)
             values = run(*fed)
-        except RuntimeError as error:
-            misfit = self._misfit(fed)
-            if not misfit:
+        except (RuntimeError, MemoryError) as error:
+            name = f"net '{self.param.name}'"
+            reason = f"{name}: {OUT_OF_MEMORY}" if is_out_of_memory(error) else self._misfit(fed)
+            if not reason:
                 raise
-            raise NetError(f"{misfit}: {error}") from error
+            raise NetError(f"{reason}: {error}") from error
         found = zip(wanted, values, strict=True)
         return {name: value for name, value in found if value is not None}
 
@@ -292,7 +294,7 @@ class Net(nn.Module):
     def _misfit(self, fed: Sequence[torch.Tensor | None]) -> str:
         """What differs, beyond the batch size, between the inputs and the prototxt's shapes."""
         found = []
-        for name, value in zip(self.inputs, fed, strict=True):
+        for name, value in zip(self.inputs, fed, strict=bool(fed)):
             shape = self.blob_shapes[name]
             if value is not None and shape and tuple(value.shape[1:]) != shape[1:]:
                 found.append(f"input '{name}' is {tuple(value.shape)}, the net has {shape}")

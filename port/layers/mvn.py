@@ -27,6 +27,8 @@ class MVN(Layer):
         bottom, param = bottoms[0], self.param
         if len(bottom) > 4:
             self.refuse(f"needs a bottom of at most 4 axes, found {bottom}")
+        if 0 in bottom[1:]:
+            self.refuse(f"needs planes with values in them, found a bottom of shape {bottom}")
         self.ones = (1,) * (4 - len(bottom))
         self.over = (1, 2, 3) if param.across_channels else (2, 3)
         self.eps: float | None = param.eps if param.normalize_variance else None

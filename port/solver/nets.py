@@ -85,6 +85,8 @@ class NetMaker:
             raise SolverError(f"the solver has {len(states)} test_state for {len(sources)} nets")
         if sources and param.test_interval < 1:
             raise SolverError("test_iter is given but test_interval is 0; set test_interval")
+        if min(param.test_iter, default=1) < 1:
+            raise SolverError(f"test_iter must be 1 or more, found {min(param.test_iter)}")
         nets = []
         for i, source in enumerate(sources):
             self.log("solver.cpp:172", f"Creating test net (#{i}) specified by {source.described}")

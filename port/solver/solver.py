@@ -84,6 +84,8 @@ class Solver:
         if folder is None and isinstance(param, (str, os.PathLike)):
             folder = os.path.dirname(os.fspath(param))
         self.param = read_solver(param)
+        if self.param.iter_size < 1:
+            raise SolverError(f"iter_size must be 1 or more, found {self.param.iter_size}")
         self.folder = Path(folder or "")
         self.log = log or Log()
         self.on_iteration = on_iteration
