@@ -120,5 +120,7 @@ def test_embeddings_that_do_not_fit() -> None:
 )
 def test_expectation_and_tolerance(mean: float, meets: bool) -> None:
     result = Result(np.arange(1), np.array([mean]), np.zeros(1), np.zeros(0))
-    found = accuracy.Verification([], result, [], 0.0, 0.0)
-    assert found.meets(99.30, 0.10) is meets
+    found = accuracy.Verification([], result, [], 0.0, 0.0, expected=(99.30, 0.10))
+    assert found.passed is meets
+    assert ("PASS" in found.summary()) is meets
+    assert accuracy.Verification([], result, [], 0.0, 0.0).passed is None

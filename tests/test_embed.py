@@ -66,6 +66,36 @@ def test_larger_images_are_cut_to_their_centre(
     assert embed.prepare(image, SHAPE).shape == SHAPE
 
 
+def test_other_pixels_than_spherefaces() -> None:
+    image = np.random.default_rng(3).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    found = embed.prepare(image, SHAPE, pixels=embed.Pixels((1, 2, 3), 2.0, rgb=True))
+    expected = (image[..., ::-1].astype(np.float32) - [1, 2, 3]) * 2  # whole numbers: no rounding
+    assert np.array_equal(found, expected.transpose(2, 0, 1))
+    with pytest.raises(DataError, match="2 means for 3 channels"):
+        embed.prepare(image, SHAPE, pixels=embed.Pixels((1, 2)))
+
+
+class RawSession:
+    """Stands for an onnxruntime session of a model that scales uint8 RGB pixels itself."""
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="image", shape=["N", 6, 4, 3], type="tensor(uint8)")]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="out")]
+
+    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        assert feeds["image"].dtype == np.uint8
+        bgr = feeds["image"][..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+        return [flat((bgr - 127.5) / 128)]
+
+
+def test_an_onnx_model_that_takes_pixels(images: list[Path]) -> None:
+    assert embed.onnx_shape(RawSession()) == SHAPE
+    found = embed.embed(images, embed.onnx_forward(RawSession()), SHAPE)
+    assert np.array_equal(found, embed.embed(images, flat, SHAPE))
+
+
 def test_grey_images(tmp_path: Path) -> None:
     path = tmp_path / "face.pgm"
     grey = np.random.default_rng(2).integers(0, 256, (6, 4), dtype=np.uint8)
@@ -104,7 +134,7 @@ class Session:
         self.batch, self.outputs = batch, outputs
 
     def get_inputs(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(name="data", shape=[self.batch, *SHAPE])]
+        return [SimpleNamespace(name="data", shape=[self.batch, *SHAPE], type="tensor(float)")]
 
     def get_outputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name=f"out{k}") for k in range(self.outputs)]
@@ -127,7 +157,10 @@ def test_an_onnx_session_is_a_forward(images: list[Path], batch: int | str) -> N
 def test_nets_that_are_no_embedding() -> None:
     with pytest.raises(NetError, match="found outputs out0, out1"):
         embed.onnx_forward(Session("N", outputs=2))
-    session = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=["N", 3, "H", "W"])])
+    with pytest.raises(NetError, match="no output 'fc5'; it has out0, out1"):
+        embed.onnx_forward(Session("N", outputs=2), "fc5")
+    entry = SimpleNamespace(shape=["N", 3, "H", "W"], type="tensor(float)")
+    session = SimpleNamespace(get_inputs=lambda: [entry])
     with pytest.raises(NetError, match="expected an input of batch x channels x height x width"):
         embed.onnx_shape(session)
 

@@ -26,6 +26,7 @@ class Verification:
     images: path of each picture by its name in the pairs; empty when only embeddings were given.
     read: gives the picture of a path, (H, W, 3) uint8 BGR.
     variants: names of what departs from evaluation.m; empty for the original's protocol.
+    expected: the accuracy and the tolerance, in percent, that the result is held against.
     """
 
     pairs: Sequence[Pair]
@@ -36,17 +37,22 @@ class Verification:
     variants: tuple[str, ...] = ()
     images: Mapping[str, Path] = field(default_factory=dict)
     read: embed.Reader = read_image
+    expected: tuple[float, float] | None = None
 
     @property
     def same(self) -> npt.NDArray[np.bool_]:
         """(N,) whether each pair shows one person."""
         return np.array([pair.same for pair in self.pairs])
 
-    def meets(self, expected: float, tolerance: float) -> bool:
-        """Whether the mean accuracy in percent is within `tolerance` points of `expected`.
+    @property
+    def passed(self) -> bool | None:
+        """Whether the mean accuracy is as near the expected one as it has to be; None without one.
 
         Compared as printed with two decimals more, so that 99.20 is within 0.10 of 99.30.
         """
+        if self.expected is None:
+            return None
+        expected, tolerance = self.expected
         return round(abs(100 * self.result.mean - expected), 4) <= round(tolerance, 4)
 
     def fold_table(self) -> str:
@@ -57,6 +63,25 @@ class Verification:
         return "\n".join(
             ["fold\tACC", rule, *lines, rule, f"AVE\t{100 * self.result.mean:.2f}%", ""]
         )
+
+    def summary(self) -> str:
+        """The other numbers, a line each: mean and deviation, TAR at FAR, EER, AUC, the verdict."""
+        result = self.result
+        lines = [f"variant: {name} (not evaluation.m's protocol)" for name in self.variants]
+        lines.append(f"accuracy  {100 * result.mean:.2f} % ± {100 * result.std:.2f}")
+        lines.append(f"threshold {result.threshold:.4f} (mean of the folds)")
+        for point in self.points:
+            note = "" if point.resolved else "  (too few different pairs: no false accept)"
+            lines.append(f"TAR at FAR {point.far:g}: {100 * point.tar:.2f} %{note}")
+        lines.append(f"EER {100 * self.equal_error_rate:.2f} %")
+        lines.append(f"AUC {self.area_under_curve:.5f}")
+        if self.expected is not None:
+            word, how = ("PASS", "within") if self.passed else ("FAIL", "not within")
+            expected, tolerance = self.expected
+            lines.append(
+                f"{word}: {100 * result.mean:.2f} % is {how} {tolerance:.2f} of {expected:.2f} %"
+            )
+        return "\n".join(lines)
 
 
 def verify_pairs(
@@ -70,6 +95,7 @@ def verify_pairs(
     pooled_threshold: bool = False,
     batch_size: int = embed.BATCH,
     progress: embed.Progress | None = None,
+    pixels: embed.Pixels = embed.PIXELS,
 ) -> Verification:
     """Embed each picture of the pairs once and run the protocol.
 
@@ -90,6 +116,7 @@ def verify_pairs(
         batch_size=batch_size,
         progress=progress,
         read=read,
+        pixels=pixels,
     )
     found = dict(zip(paths, rows, strict=True))
     variants = () if flip == "concat" else (f"flip {flip}",)

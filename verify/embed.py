@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,9 +32,26 @@ Reader = Callable[[str, bool], npt.NDArray[np.uint8]]
 SHAPE: Shape = (3, 112, 96)
 """Channels, height and width of SphereFace's crop."""
 MEAN, SCALE = 127.5, 0.0078125
-BATCH = 32
+BATCH = 16
+"""Images in a forward pass: on a CPU, few enough for a small net's blobs to stay in the cache."""
 FLIPS: tuple[Flip, ...] = ("concat", "sum", "none")
 _AHEAD = 3  # batches that are read while the net works
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels become the net's input: (pixel - mean) * scale, channels in BGR unless `rgb`.
+
+    mean: one number, or one for each channel in the net's order.
+    """
+
+    mean: tuple[float, ...] = (MEAN,)
+    scale: float = SCALE
+    rgb: bool = False
+
+
+PIXELS = Pixels()
+"""As SphereFace trains."""
 
 
 def embed(
@@ -45,6 +63,7 @@ def embed(
     batch_size: int = BATCH,
     progress: Progress | None = None,
     read: Reader = read_image,
+    pixels: Pixels = PIXELS,
 ) -> npt.NDArray[np.float32]:
     """Embeddings (N, D) of N image files, in their order; (N, 2 D) with the mirror concatenated.
 
@@ -60,7 +79,7 @@ def embed(
         raise DataError(f"flip '{flip}': expected one of {', '.join(FLIPS)}")
     rows: list[npt.NDArray[Any]] = []
     done = 0
-    for batch in _batches(paths, shape, batch_size, read):
+    for batch in _batches(paths, shape, batch_size, read, pixels):
         found = _checked(_both(batch, forward, flip), paths[done : done + len(batch)])
         rows.append(found)
         done += len(batch)
@@ -71,15 +90,20 @@ def embed(
     return np.concatenate(rows).astype(np.float32, copy=False)
 
 
-def prepare(image: npt.NDArray[np.uint8], shape: Shape = SHAPE, where: str = "image") -> Batch:
-    """An image (H, W, 3) BGR or (H, W) grey as the net's input (C, H, W): cut, (x - 127.5) / 128.
+def prepare(
+    image: npt.NDArray[np.uint8],
+    shape: Shape = SHAPE,
+    where: str = "image",
+    pixels: Pixels = PIXELS,
+) -> Batch:
+    """An image (H, W, 3) BGR or (H, W) grey as the net's input (C, H, W): cut and scaled.
 
     A larger image is cut to its centre, with the odd pixel at the end, as Caffe's crop does.
 
     Source: BVLC Caffe, data_transformer.cpp, Transform (phase TEST).
 
     Raises:
-        DataError: an image smaller than the net's input.
+        DataError: an image smaller than the net's input, or means for another number of channels.
     """
     channels, height, width = shape
     image = image if image.ndim == 3 else image[:, :, None]
@@ -90,8 +114,11 @@ def prepare(image: npt.NDArray[np.uint8], shape: Shape = SHAPE, where: str = "im
             f"net's input {height}x{width}; align and crop the faces to that size"
         )
     cut = image[top : top + height, left : left + width].transpose(2, 0, 1)
-    planes = np.broadcast_to(cut, (channels, height, width)).astype(np.float32)
-    scaled: Batch = (planes - np.float32(MEAN)) * np.float32(SCALE)
+    if len(pixels.mean) not in (1, channels):
+        raise DataError(f"{len(pixels.mean)} means for {channels} channels: give one, or one each")
+    mean = np.array(pixels.mean, np.float32)[:, None, None]
+    planes = np.broadcast_to(cut[::-1] if pixels.rgb else cut, (channels, height, width))
+    scaled: Batch = (planes.astype(np.float32) - mean) * np.float32(pixels.scale)
     return scaled
 
 
@@ -121,20 +148,27 @@ def net_shape(net: Net) -> Shape:
     return _image_shape(net.blob_shapes[_only(net.inputs, "inputs")], "net")
 
 
-def onnx_forward(session: Any) -> Forward:
+def onnx_forward(session: Any, output: str = "") -> Forward:
     """A forward that runs an onnxruntime InferenceSession; batches are cut to a fixed batch size.
 
+    A model that takes uint8 pixels, RGB (N, H, W, 3), is given them back from the scaled batch
+    (exactly: SphereFace's scale is a power of two).
+
     Raises:
-        NetError: several inputs or outputs.
+        NetError: several inputs; several outputs and no `output` that says which, or no such one.
     """
     entry = session.get_inputs()[0]
     name = _only([item.name for item in session.get_inputs()], "inputs")
-    output = _only([item.name for item in session.get_outputs()], "outputs")
+    outputs = [item.name for item in session.get_outputs()]
+    if output and output not in outputs:
+        raise NetError(f"the ONNX model has no output '{output}'; it has {', '.join(outputs)}")
+    output = output or _only(outputs, "outputs")
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else 0
 
     def forward(batch: Batch) -> npt.NDArray[Any]:
         size = fixed or len(batch)
-        parts = [batch[at : at + size] for at in range(0, len(batch), size)]
+        fed = _raw(batch) if takes_pixels(session) else batch
+        parts = [fed[at : at + size] for at in range(0, len(fed), size)]
         parts[-1] = np.concatenate([parts[-1], np.repeat(parts[-1][:1], size - len(parts[-1]), 0)])
         found = [session.run([output], {name: part})[0].reshape(size, -1) for part in parts]
         embeddings: npt.NDArray[Any] = np.concatenate(found)[: len(batch)]
@@ -143,16 +177,29 @@ def onnx_forward(session: Any) -> Forward:
     return forward
 
 
+def takes_pixels(session: Any) -> bool:
+    """Whether an ONNX model scales uint8 pixels itself."""
+    return bool(session.get_inputs()[0].type == "tensor(uint8)")
+
+
 def onnx_shape(session: Any) -> Shape:
     """Channels, height and width that the session's input states."""
-    return _image_shape(session.get_inputs()[0].shape, "ONNX model")
+    shape = session.get_inputs()[0].shape
+    if takes_pixels(session) and len(shape) == 4:
+        shape = [shape[0], shape[3], shape[1], shape[2]]
+    return _image_shape(shape, "ONNX model")
+
+
+def _raw(batch: Batch) -> npt.NDArray[np.uint8]:
+    pixels: npt.NDArray[np.uint8] = np.rint(batch / SCALE + MEAN).astype(np.uint8)
+    return np.ascontiguousarray(pixels[:, ::-1].transpose(0, 2, 3, 1))
 
 
 def _only(names: Sequence[str], what: str) -> str:
     if len(names) != 1:
         raise NetError(
             f"embedding takes a net with one of them, found {what} {', '.join(names) or 'none'}; "
-            "give a deploy net, or name the blob to read"
+            "give a deploy net, or name the blob to read (--blob)"
         )
     return names[0]
 
@@ -172,22 +219,24 @@ def _both(batch: Batch, forward: Forward, flip: Flip) -> npt.NDArray[Any]:
     return found + mirrored if flip == "sum" else np.concatenate([found, mirrored], axis=-1)
 
 
-def _batches(paths: Sequence[str | Path], shape: Shape, size: int, read: Reader) -> Iterator[Batch]:
+def _batches(
+    paths: Sequence[str | Path], shape: Shape, size: int, read: Reader, pixels: Pixels
+) -> Iterator[Batch]:
     """Prepared batches in order, a few read ahead by a thread of their own."""
     chunks = [paths[at : at + size] for at in range(0, len(paths), size)]
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(max_workers=1) as pool:
         for chunk in chunks:
-            waiting.append(pool.submit(_read_batch, chunk, shape, read))
+            waiting.append(pool.submit(_read_batch, chunk, shape, read, pixels))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _read_batch(paths: Sequence[str | Path], shape: Shape, read: Reader) -> Batch:
+def _read_batch(paths: Sequence[str | Path], shape: Shape, read: Reader, pixels: Pixels) -> Batch:
     colour = shape[0] != 1
-    images = [prepare(read(str(path), colour), shape, str(path)) for path in paths]
+    images = [prepare(read(str(path), colour), shape, str(path), pixels) for path in paths]
     return np.stack(images)
 
 

@@ -13,6 +13,8 @@ PAGE = """<!DOCTYPE html>
   h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
   .result { font-size: 2.4rem; font-weight: 600; margin: .3rem 0; }
   .note { color: #666; }
+  .verdict { display: inline-block; margin: 0; padding: .2rem .8rem; font-weight: 600; }
+  .pass { background: #dff0e0; } .fail { background: #f8dcd6; }
   .variant { background: #fff3d6; border: 1px solid #e4c878; padding: .3rem .7rem; }
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
   th, td { text-align: right; padding: .15rem .9rem .15rem 0; }
@@ -38,6 +40,12 @@ PAGE = """<!DOCTYPE html>
   {{ data.undefined_scores }} scores are undefined and count as wrong.
 {% endif %}
 </p>
+{% if data.expected %}
+<p class="verdict {{ "pass" if data.expected.passed else "fail" }}">
+  {{ "PASS" if data.expected.passed else "FAIL" }}: expected
+  {{ "%.2f"|format(data.expected.accuracy) }}% &plusmn;
+  {{ "%.2f"|format(data.expected.tolerance) }}</p>
+{% endif %}
 {% for variant in data.variants %}
 <p class="variant">Departs from the original protocol: {{ variant }}.</p>
 {% endfor %}

@@ -45,9 +45,17 @@ def as_dict(found: Verification, files: Mapping[str, str | Path] | None = None) 
         "pairs": {"same": int(same.sum()), "different": int((~same).sum())},
         "undefined_scores": int(np.isnan(scores).sum()),
         "variants": list(found.variants),
+        "expected": _expected(found),
         "environment": environment(),
         "files": {name: file_hash(path) for name, path in (files or {}).items()},
     }
+
+
+def _expected(found: Verification) -> dict[str, Any] | None:
+    if found.expected is None:
+        return None
+    accuracy, tolerance = found.expected
+    return {"accuracy": accuracy, "tolerance": tolerance, "passed": found.passed}
 
 
 def write_json(
