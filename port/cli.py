@@ -16,13 +16,17 @@ from port.errors import OUT_OF_MEMORY, PortError, close_matches, is_out_of_memor
 # Name → (module in port.commands, one line for the list). The command in the module has the
 # name of the module.
 COMMANDS = {
+    "align": ("align", "Crop the faces of photographs as SphereFace does."),
     "convert": ("convert", "Turn a net into ONNX or PyTorch, and weights into other files."),
     "compute-mean": ("compute_mean", "Write the mean image of a database."),
     "convert-imageset": ("convert_imageset", "Write a list's images into a database."),
     "demo": ("demo", "Train on embedded sample faces and show what was learnt."),
+    "detect": ("detect", "Find faces and their five points in photographs."),
     "draw": ("draw", "Draw a net's graph, with shapes, as SVG or PNG."),
     "info": ("info", "Show a net's layers, shapes, parameters and MACs, or a file's weights."),
     "layers": ("layers", "Table of the layer types that the port knows."),
+    "list": ("face_list", "Write the training list of a folder of faces."),
+    "prepare": ("prepare", "Photographs to a training list: detect, align, list."),
     "sample-faces": ("sample_faces", "Write a set of rendered faces, a list and pairs."),
     "test": ("test", "Run a net in the TEST phase and average its outputs."),
     "time": ("time", "Measure every layer, forward and backward."),
