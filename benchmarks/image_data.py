@@ -91,7 +91,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=default_workers())
     parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args()
     worst = min(measure(e, asked.images, asked.threads, asked.rounds) for e in ("jpg", "png"))
     print(f"worst ratio {worst:.3f}, bound {BOUND}")

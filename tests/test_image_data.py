@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -282,7 +285,9 @@ def test_skip_bad_at_the_first_line_and_with_nothing_left(faces):
         assert next(source)[1].tolist() == [1, 1]
     for path in faces.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"list\.txt: none of its 10 images can be used"):
+    with pytest.raises(
+        DataError, match=r"list\.txt: none of its 10 images can be used; the first: .*txt:1: "
+    ):
         batches(faces, skip_bad=True)
 
 
@@ -325,6 +330,36 @@ def test_close_joins_the_threads_and_ends_the_iteration(faces):
     source.close()
     assert len(alive()) == before
     assert list(source) == []
+
+
+@pytest.mark.parametrize("how", ["interrupt", "end"])
+def test_a_process_ends_without_close(faces, how):
+    """Neither Ctrl-C nor the end of the script waits for threads, full queues or batches."""
+    code = f"""
+from port import schema
+from port.data.image_data import ImageBatches
+spec = schema.ImageDataParameter(source="{faces}/list.txt", batch_size=64)
+source = ImageBatches(spec, schema.TransformationParameter(), "TRAIN", workers=3, prefetch=5)
+next(source)
+print("ready", flush=True)
+while {how == "interrupt"}:
+    next(source)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        if how == "interrupt":
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert ("KeyboardInterrupt" in errors, process.returncode == 0) == (
+        how == "interrupt",
+        how == "end",
+    )
 
 
 def test_batches_come_in_order_when_the_first_is_the_slowest():

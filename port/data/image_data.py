@@ -28,6 +28,9 @@ LOOK_FOR = 1000
 """How many files of a list are looked for before the first batch: a wrong root folder shows at
 once, and a list of millions on a network disk does not wait for it."""
 
+_GROUP = 8
+"""Images staged before their arithmetic is done in one step."""
+
 _FLAGS = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}
 
 
@@ -75,9 +78,11 @@ def read_image(path: str, color: bool = True, height: int = 0, width: int = 0) -
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read image '{path}': {reason}") from error
-    image = decode_image(data, color)
+    # imread fills up a JPEG that ends early with grey, and so does Caffe; what imdecode makes of
+    # one depends on the version.
+    cut_off = data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9")
+    image = None if cut_off else decode_image(data, color)
     if image is None:
-        # Caffe's imread fills up a JPEG that ends early with grey; imdecode refuses it.
         image = cv2.imread(path, _FLAGS[color]) if data else None
     if image is None:
         what = f"{len(data)} bytes that are no image OpenCV knows" if data else "an empty file"
@@ -182,22 +187,32 @@ class ImageBatches(Prefetcher[_Job]):
             number += 1
 
     def _fill_part(self, jobs: Sequence[_Job], part: Part) -> Array:
-        data = part.data
-        used = []
-        for (line, draw), out in zip(jobs, data, strict=True):
-            taken, written = self._usable(line, self._write, draw, out)
-            used.append(taken)
-            if self._own_size:
-                data = written[np.newaxis]
-        part.label[:] = self.images.labels[used]
-        return data
-
-    def _write(self, line: int, draw: Draw, out: Array) -> Array:
-        image = self._read(line)
         if self._own_size:
-            out = np.empty(self.transformer.shape(*dims(image)), np.float32)
-        self.transformer.image(image, out, draw)
-        return out
+            line, draw = jobs[0]
+            used, data = self._usable(line, self._alone, draw)
+            part.label[:] = self.images.labels[used]
+            return data
+        staged = np.empty((_GROUP, *part.data.shape[1:]), np.uint8)
+        lines = []
+        for start in range(0, len(jobs), _GROUP):
+            group = jobs[start : start + _GROUP]
+            for (line, draw), planes in zip(group, staged, strict=False):
+                lines.append(self._usable(line, self._stage, draw, planes)[0])
+            span = slice(start, start + len(group))
+            draws = [job.draw for job in group]
+            self.transformer.finish(staged[: len(group)], draws, part.data[span])
+        part.label[:] = self.images.labels[lines]
+        return part.data
+
+    def _stage(self, line: int, draw: Draw, planes: Array) -> None:
+        self.transformer.stage(self._read(line), planes, draw)
+
+    def _alone(self, line: int, draw: Draw) -> Array:
+        """The batch (1, C, H, W) of an image that has its own size."""
+        image = self._read(line)
+        data = np.empty((1, *self.transformer.shape(*dims(image))), np.float32)
+        self.transformer.image(image, data[0], draw)
+        return data
 
     def _shape(self, line: int) -> tuple[int, int, int]:
         return self.transformer.shape(*dims(self._read(line)))
@@ -218,7 +233,10 @@ class ImageBatches(Prefetcher[_Job]):
                 if not self.skip_bad:
                     raise DataError(message) from error
                 self._bad[at] = message
-        raise DataError(f"{self.images.path}: none of its {len(self.images)} images can be used")
+        raise DataError(
+            f"{self.images.path}: none of its {len(self.images)} images can be used; "
+            f"the first: {self.bad[0]}"
+        )
 
     def _find_folder(self, root: str) -> str:
         """What stands before the names: root_folder from the working directory or from the list."""

@@ -5,7 +5,7 @@ Source: BVLC Caffe 1.0, data_transformer.cpp.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -30,24 +30,16 @@ class Draw(NamedTuple):
 CENTRE = Draw()
 
 
-class _Room(NamedTuple):
-    """One thread's buffers for images of one size: kept, since making them costs as much."""
-
-    image: tuple[int, ...]
-    out: tuple[int, ...]
-    planes: Array
-    channels: list[Array]
-    rows: Array
-    flipped: Array
-
-
 class Transformer:
     """(pixel - mean) * scale in float32, cropped and mirrored as a TransformationParameter says.
 
     spec: TransformationParameter. phase: "TRAIN" crops at random, "TEST" in the centre; mirroring
     happens in both. mean: what ``mean_file`` holds, (C, H, W); the crop is taken from it too, so
-    images must have its size. Raises DataError for settings that Caffe refuses. ``image`` and
-    ``planes`` may be called from several threads.
+    images must have its size. Raises DataError for settings that Caffe refuses. All methods may be
+    called from several threads.
+
+    ``image`` and ``planes`` transform one record. For many images, ``stage`` each and ``finish``
+    some together: the fewer and larger the steps, the less threads wait for each other.
     """
 
     def __init__(self, spec: Any, phase: str, mean: Array | None = None) -> None:
@@ -66,7 +58,7 @@ class Transformer:
         tables = {value: PixelTable(value, spec.scale) for value in self.mean_values or [0.0]}
         self._tables = [tables[value] for value in self.mean_values or [0.0]]
         self._one_table = len(tables) == 1
-        self._thread = threading.local()
+        self._accepted: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
 
     def shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
         """Output shape (C, H, W) of an image of this size; DataError when it does not fit."""
@@ -96,21 +88,40 @@ class Transformer:
 
     def image(self, image: Array, out: Array, draw: Draw = CENTRE) -> None:
         """Transforms one uint8 image (H, W) or (H, W, C) into `out` (C, H', W') float32."""
-        room = self._room(image, out)
-        window = None
+        staged = np.empty((1, *out.shape), np.uint8)
+        self.stage(image, staged[0], draw)
+        self.finish(staged, [draw], out[np.newaxis])
+
+    def stage(self, image: Array, planes: Array, draw: Draw = CENTRE) -> None:
+        """Crops and mirrors one uint8 image (H, W) or (H, W, C) into `planes` (C, H', W') uint8."""
+        if (image.shape, planes.shape) not in self._accepted:
+            if image.dtype != np.uint8:
+                raise DataError(f"the image has {image.dtype} values; 8-bit images are needed")
+            self._check(dims(image), planes.shape)
+            self._accepted.add((image.shape, planes.shape))
         if self.crop:
-            window = self._window(image.shape[0], image.shape[1], draw)
-            image = image[window]
+            image = image[self._window(image.shape[0], image.shape[1], draw)]
         if draw.mirror:
-            image = cv2.flip(image, 1, dst=room.flipped)
-        cv2.split(image, room.channels)
+            image = cv2.flip(image, 1)
+        cv2.split(image, list(planes))
+
+    def finish(self, planes: Array, draws: Sequence[Draw], out: Array) -> None:
+        """(pixel - mean) * scale of staged images: `planes` to `out`, both (n, C, H', W').
+
+        May change `planes`.
+        """
         if self.mean is not None:
-            self._subtract_image(room.planes, out, window, draw.mirror)
+            _, height, width = self.mean.shape
+            for staged, draw, target in zip(planes, draws, out, strict=True):
+                window = self._window(height, width, draw) if self.crop else None
+                self._subtract_image(staged, target, window, draw.mirror)
         elif self._one_table:
-            self._tables[0].apply(room.rows, out.reshape(room.rows.shape))
+            width = planes.shape[-1]
+            self._tables[0].apply(planes.reshape(-1, width), out.reshape(-1, width))
         else:
-            for table, plane, target in zip(self._tables, room.channels, out, strict=True):
-                table.apply(plane, target)
+            for staged, target in zip(planes, out, strict=True):
+                for table, channel, result in zip(self._tables, staged, target, strict=True):
+                    table.apply(channel, result)
 
     def planes(self, planes: Array, out: Array, draw: Draw = CENTRE) -> None:
         """The same for a record (C, H, W), uint8 or float32, as a raw Datum holds it."""
@@ -150,21 +161,6 @@ class Transformer:
         mean: Any = self.mean
         np.subtract(planes, _cut(mean, window, mirror), out=out)
         np.multiply(out, self.scale, out=out)
-
-    def _room(self, image: Array, out: Array) -> _Room:
-        """This thread's room for an image, checked and made when the sizes change."""
-        held: _Room | None = getattr(self._thread, "room", None)
-        if held is not None and held.image == image.shape and held.out == out.shape:
-            return held
-        if image.dtype != np.uint8:
-            raise DataError(f"the image has {image.dtype} values; 8-bit images are needed")
-        self._check(dims(image), out.shape)
-        channels, height, width = out.shape
-        planes = np.empty(out.shape, np.uint8)
-        flipped = np.empty((height, width, *image.shape[2:]), np.uint8)
-        rows = planes.reshape(channels * height, width)
-        self._thread.room = _Room(image.shape, out.shape, planes, list(planes), rows, flipped)
-        return self._thread.room  # type: ignore[no-any-return]
 
 
 def dims(image: Array) -> tuple[int, int, int]:
