@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,9 +44,16 @@ def write_features(path: str | Path, features: npt.ArrayLike, files: Sequence[st
     if rows.ndim != 2 or len(rows) != len(files):
         raise DataError(f"{path}: features of shape {rows.shape} for {len(files)} files")
     write = _format(path).write
+    with _written_whole(path) as partial:
+        write(partial, rows, list(files))
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` that takes its place when the block ends without error."""
     partial = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
-        write(partial, rows, list(files))
+        yield partial
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
@@ -80,6 +89,24 @@ def read_features(
     if rows.ndim != 2 or len(rows) != len(names):
         raise DataError(f"{path}: features of shape {rows.shape} for {len(names)} files")
     return dict(zip(names, rows.astype(np.float32), strict=True))
+
+
+def stream_features(path: str | Path, rows: int) -> Iterator[Rows]:
+    """Features in blocks of at most `rows`, without their names.
+
+    .npy, .h5 and .lmdb are read block by block; .npz and .mat are small and read whole.
+
+    Raises:
+        DataError: as `read_features`.
+    """
+    path = Path(path)
+    stream = _STREAMS.get(check_suffix(path), _stream_whole)
+    try:
+        yield from stream(path, rows)
+    except DataError:
+        raise
+    except Exception as error:  # each library has its own for a damaged file
+        raise DataError(f"{path}: cannot read features from it: {error}") from error
 
 
 def for_pairs(
@@ -120,10 +147,8 @@ def write_pairs_mat(
         left, right = (np.asarray(embeddings[n])[:, None] for n in (pair.left, pair.right))
         flag = 1.0 if pair.same else -1.0
         array[0, k] = (pair.left, pair.right, float(pair.fold), flag, left, right)
-    try:
-        savemat(path, {"pairs": array}, appendmat=False)
-    except OSError as error:
-        raise DataError(f"{path}: cannot write it: {error.strerror or error}") from error
+    with _written_whole(Path(path)) as partial:
+        savemat(partial, {"pairs": array}, appendmat=False)
 
 
 def _stem(file: str) -> str:
@@ -174,7 +199,7 @@ def _read_mat(path: Path) -> tuple[Rows, list[str]]:
     for pair in stored["pairs"].ravel():
         for side in "LR":
             found[str(pair[f"file{side}"][0])] = pair[f"feature{side}"].ravel()
-    return np.stack(list(found.values())), list(found)
+    return _stacked(list(found.values()), list(found), path), list(found)
 
 
 def _write_h5(path: Path, rows: Rows, files: Sequence[str]) -> None:
@@ -204,13 +229,46 @@ def _write_lmdb(path: Path, rows: Rows, files: Sequence[str]) -> None:
 
 
 def _read_lmdb(path: Path) -> tuple[Rows, list[str]]:
+    return np.concatenate(list(_stream_lmdb(path, 1024))), []
+
+
+def _stream_lmdb(path: Path, rows: int) -> Iterator[Rows]:
     import lmdb
 
-    rows = []
     with lmdb.open(str(path), readonly=True, lock=False) as store, store.begin() as reader:
-        for _, value in reader.cursor():
-            rows.append(np.array(schema.Datum.FromString(value).float_data, np.float32))
-    return np.stack(rows), []
+        cursor = iter(reader.cursor())
+        while records := list(islice(cursor, rows)):
+            found = [schema.Datum.FromString(value).float_data for _, value in records]
+            keys = [key.decode("utf-8", "replace") for key, _ in records]
+            yield _stacked([np.array(row, np.float32) for row in found], keys, path)
+
+
+def _stream_npy(path: Path, rows: int) -> Iterator[Rows]:
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    return (np.array(stored[at : at + rows]) for at in range(0, len(stored), rows))
+
+
+def _stream_h5(path: Path, rows: int) -> Iterator[Rows]:
+    import h5py
+
+    with h5py.File(path, "r") as stream:
+        stored = stream["features"]
+        for at in range(0, len(stored), rows):
+            yield stored[at : at + rows]
+
+
+def _stream_whole(path: Path, rows: int) -> Iterator[Rows]:
+    stored, _ = _format(path).read(path)
+    return (stored[at : at + rows] for at in range(0, len(stored), rows))
+
+
+def _stacked(rows: list[Rows], names: list[str], path: Path) -> Rows:
+    for row, name in zip(rows, names, strict=True):
+        if row.shape != rows[0].shape:
+            raise DataError(
+                f"{path}: {name} has {row.size} features, {names[0]} has {rows[0].size}"
+            )
+    return np.stack(rows)
 
 
 _FORMATS = {
@@ -223,11 +281,25 @@ _FORMATS = {
 }
 
 
-def _format(path: Path) -> _Format:
+SUFFIXES = tuple(_FORMATS)
+_STREAMS = {
+    ".npy": _stream_npy,
+    ".h5": _stream_h5,
+    ".hdf5": _stream_h5,
+    ".lmdb": _stream_lmdb,
+}
+
+
+def check_suffix(path: Path) -> str:
+    """The suffix that says a file's format. Raises DataError for an unknown one."""
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         raise DataError(
             f"{path}: the suffix says the format, expected one of {', '.join(_FORMATS)}"
             + close_matches(suffix, _FORMATS)
         )
-    return _FORMATS[suffix]
+    return suffix
+
+
+def _format(path: Path) -> _Format:
+    return _FORMATS[check_suffix(path)]

@@ -162,6 +162,7 @@ def environment() -> dict[str, str]:
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal. An unreadable one is a DataError."""
     digest = hashlib.sha256()
+    path = Path(path) / "data.mdb" if Path(path).is_dir() else path  # of an LMDB
     try:
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
