@@ -17,22 +17,27 @@ from port.errors import OUT_OF_MEMORY, PortError, close_matches, is_out_of_memor
 # name of the module.
 COMMANDS = {
     "align": ("align", "Crop the faces of photographs as SphereFace does."),
+    "compare": ("compare", "Say whether two photographs show one person."),
     "convert": ("convert", "Turn a net into ONNX or PyTorch, and weights into other files."),
     "compute-mean": ("compute_mean", "Write the mean image of a database."),
     "convert-imageset": ("convert_imageset", "Write a list's images into a database."),
     "demo": ("demo", "Train on embedded sample faces and show what was learnt."),
     "detect": ("detect", "Find faces and their five points in photographs."),
     "draw": ("draw", "Draw a net's graph, with shapes, as SVG or PNG."),
+    "extract": ("extract", "Write the features of many pictures into a file."),
     "info": ("info", "Show a net's layers, shapes, parameters and MACs, or a file's weights."),
     "layers": ("layers", "Table of the layer types that the port knows."),
     "list": ("face_list", "Write the training list of a folder of faces."),
+    "megaface": ("megaface", "Find people among up to a million strangers."),
     "prepare": ("prepare", "Photographs to a training list: detect, align, list."),
+    "quality": ("quality", "Angles within and between people, identification."),
     "sample-faces": ("sample_faces", "Write a set of rendered faces, a list and pairs."),
     "test": ("test", "Run a net in the TEST phase and average its outputs."),
     "time": ("time", "Measure every layer, forward and backward."),
     "train": ("train", "Train a net as Caffe would."),
     "upgrade-net": ("upgrade_net", "Write a net or caffemodel of any age in today's format."),
     "upgrade-solver": ("upgrade_solver", "Write an old solver in today's format."),
+    "verify": ("verify", "The LFW test: accuracy of a face model on pairs."),
 }
 
 EPILOG = """\b
