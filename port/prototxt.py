@@ -22,6 +22,7 @@ from port.upgrade import INPUT_NOTE, upgrade_net, upgrade_solver
 LOG = logging.getLogger(__name__)
 LARGEST_BINARY = 2**31 - 1  # bytes
 LARGEST_TEXT = 4 * 2**20  # bytes; the text of the largest published nets is below 1 MB
+_MESSAGES = {"NetParameter": "net", "SolverParameter": "solver"}  # what errors call them
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _SIGNATURES = {
     b"\x89HDF": "an HDF5 file",
@@ -59,10 +60,11 @@ def read_solver(source: Source, notes: list[str] | None = None) -> Any:
 
 
 def _tell(found: list[str], where: str, notes: list[str] | None) -> None:
+    """Into the caller's list, or the log; what a program holds as a message was read before."""
     if notes is not None:
         notes += found
         return
-    for note in found:
+    for note in found if where not in _MESSAGES.values() else ():
         # Nearly every deploy net has the old input, and it means the same today.
         harmless = note.startswith("input ") and note.endswith(INPUT_NOTE)
         LOG.log(logging.DEBUG if harmless else logging.INFO, "%s: %s", where, note)
@@ -161,7 +163,7 @@ def _read(source: Source, message_class: Any) -> tuple[Any, str]:
     if isinstance(source, Message):
         message = message_class()
         message.CopyFrom(source)
-        return message, "net" if message_class is schema.NetParameter else "solver"
+        return message, _MESSAGES[message_class.DESCRIPTOR.name]
     if isinstance(source, bytes):
         return _from_bytes(source, message_class, "data"), "data"
     if isinstance(source, str) and _is_text(source):
