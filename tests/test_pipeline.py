@@ -395,7 +395,7 @@ def test_prepare(photos: Path, tmp_path: Path) -> None:
     assert "http" not in page  # self-contained
     assert "Identities without a face (1)" in page
     assert "unreadable: the file is cut off" in page
-    assert re.search(r"<figcaption>id1/001.png<br>score (0\.9|1\.0)", page)
+    assert re.search(r"<figcaption><strong>id1</strong>001.png<br>score (0\.9|1\.0)", page)
 
 
 def test_prepare_without_any_face(photos: Path, tmp_path: Path) -> None:

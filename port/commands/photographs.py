@@ -27,21 +27,14 @@ NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 LISTED = 20  # failures named on the screen; the manifest names all
 
 
-class Thresholds(click.ParamType):
-    """Three scores in (0, 1], comma separated."""
-
-    name = "P,R,O"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            scores = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            scores = ()
-        if len(scores) != 3 or not all(0 < score <= 1 for score in scores):
-            self.fail(f"'{value}' is not three scores in (0, 1], such as 0.6,0.7,0.9", param, ctx)
-        return scores
+def _three_scores(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        scores = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        scores = ()
+    if len(scores) != 3 or not all(0 < score <= 1 for score in scores):
+        raise click.BadParameter(f"'{value}' is not three scores in (0, 1], such as 0.6,0.7,0.9")
+    return scores
 
 
 images_argument = click.argument("images", type=FOLDER)
@@ -73,7 +66,8 @@ detector_options: list[Option] = [
     ),
     click.option(
         "--thresholds",
-        type=Thresholds(),
+        callback=_three_scores,
+        metavar="P,R,O",
         default="0.6,0.7,0.9",
         show_default=True,
         help="Scores that the three nets ask for; the last one is a face's.",

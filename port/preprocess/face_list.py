@@ -51,7 +51,7 @@ def write_face_list(
     if not images:
         raise DataError(
             f"{folder}: no identity/image{'|'.join(suffixes)} in it; expected one folder per "
-            "identity with its images inside"
+            "identity with its images inside (other kinds of file: --suffix .png)"
         )
     _replace(Path(list_file), _lines(root, kept))
     excluded = sorted(name for name in names if (root / name).is_dir())

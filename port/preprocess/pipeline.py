@@ -67,8 +67,8 @@ def run(
     """Detects and aligns every photograph of a job; takes up an interrupted run where it stopped.
 
     Writes ``out/manifest.jsonl``, ``out/settings.json`` and, with crops, ``out/crops/identity/…``;
-    the result does not depend on `workers` (processes; one per core by default) nor on whether the
-    run was interrupted. `progress` is called after every chunk, and once at the start.
+    the result does not depend on `workers` (processes; by default one per core, four on a GPU) nor
+    on whether the run was interrupted. `progress` is called at the start and after every chunk.
     Raises DataError for folders and WeightsError for the detector; a photograph that cannot be
     used is a record of the manifest and never stops the run.
     """
@@ -84,7 +84,7 @@ def run(
     report(Progress(resumed, len(files), counts))
     chunks = [tasks[i : i + CHUNK] for i in range(resumed, len(tasks), CHUNK)]
     finished = resumed
-    for records in _work(job, chunks, workers or os.cpu_count() or 1):
+    for records in _work(job, chunks, workers or _default_workers(job.device)):
         book.append(records)
         counts = counts + manifest.count(records)  # a new one: progress may keep the last
         finished += len(records)
@@ -143,6 +143,12 @@ def _crop_names(files: list[str], suffix: str) -> dict[str, str]:
 # -- worker processes --------------------------------------------------------------------------
 
 
+def _default_workers(device: str) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Every process that computes on a GPU holds half a gigabyte of it for itself.
+    return (cores or 1) if device == "cpu" else min(4, cores or 1)
+
+
 def _work(job: Job, chunks: list[list[Task]], workers: int) -> Iterator[list[Record]]:
     """The records of each chunk, in order."""
     workers = min(workers, len(chunks))
@@ -166,11 +172,25 @@ def _work(job: Job, chunks: list[list[Task]], workers: int) -> Iterator[list[Rec
 def _in_order(pool: Executor, chunks: list[list[Task]], ahead: int) -> Iterator[list[Record]]:
     waiting: list[Future[list[Record]]] = []
     for chunk in chunks:
-        waiting.append(pool.submit(_run_chunk, chunk))
+        with _no_ctrl_c():
+            waiting.append(pool.submit(_run_chunk, chunk))
         if len(waiting) > ahead:
             yield waiting.pop(0).result()
     for future in waiting:
         yield future.result()
+
+
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Holds Ctrl-C back: a process started meanwhile never sees it, so only the parent acts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: Worker | None = None
@@ -183,6 +203,14 @@ def _start_worker(job: Job) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _limit_threads(1, 1)
     _worker = Worker(job)
+    _silence_decoders()
+
+
+def _silence_decoders() -> None:
+    """libjpeg and libpng write to stderr, across the progress bar; the manifest has the reasons."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _die_with_parent() -> None:

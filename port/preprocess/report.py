@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from port.errors import DataError
 from port.preprocess.manifest import OK, Record, count, read_manifest
 
-LARGEST_CROPS, LARGEST_FAILURES = 400, 200
+LARGEST_FACES, LARGEST_FAILURES = 400, 200
 """So many pictures go into a page; of more, evenly spaced ones."""
 
-_THUMBNAIL = 96  # pixels of the longer side of a failed photograph
+_DOUBTFUL = 24  # faces of the lowest scores, shown apart
+_THUMBNAIL = 112  # pixels of the longer side of a photograph
 
 _PAGE = """\
 <!doctype html>
@@ -22,11 +24,14 @@ body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #222; backgroun
 table { border-collapse: collapse; margin: 1em 0 }
 td, th { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: left }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
-.sheet { display: flex; flex-wrap: wrap; gap: 6px }
-figure { margin: 0; width: 96px }
-img { display: block; max-width: 96px }
-.none { height: 60px; background: #eee }
-figcaption { font-size: 10px; overflow-wrap: anywhere; color: #555 }
+.sheet { display: flex; flex-wrap: wrap; gap: 12px 8px }
+figure { margin: 0; width: 112px }
+.picture { height: 112px; display: flex; align-items: center; justify-content: center;
+  background: #f4f4f4; margin-bottom: 2px }
+img { display: block; max-width: 112px }
+figcaption { font-size: 11px; line-height: 1.3; color: #555; overflow-wrap: anywhere }
+figcaption strong { display: block; color: #222; font-weight: 600; overflow: hidden;
+  white-space: nowrap; text-overflow: ellipsis }
 </style></head><body>
 <h1>{{ title }}</h1>
 <table><tr><th>Status</th><th>Images</th></tr>
@@ -39,9 +44,10 @@ taken.</p>{% endif %}
 {% for heading, items, number in sections if number %}
 <h2>{{ heading }} ({{ items|length }}{% if items|length < number %} of {{ number }}{% endif %})</h2>
 <div class="sheet">
-{% for item in items %}<figure>{% if item.picture %}<img alt="" src="{{ item.picture }}">
-{%- else %}<div class="none"></div>{% endif %}
-<figcaption>{{ item.file }}{% if item.note %}<br>{{ item.note }}{% endif %}</figcaption></figure>
+{% for item in items %}<figure title="{{ item.file }}"><div class="picture">
+{%- if item.picture %}<img alt="" src="{{ item.picture }}">{% endif %}</div>
+<figcaption>{% if item.folder %}<strong>{{ item.folder }}</strong>{% endif %}{{ item.name }}
+{%- if item.note %}<br>{{ item.note }}{% endif %}</figcaption></figure>
 {% endfor %}</div>
 {% endfor %}
 </body></html>
@@ -49,24 +55,27 @@ taken.</p>{% endif %}
 
 
 def write_report(manifest: Path, images: Path, page: Path, as_stored: bool = False) -> Path:
-    """Writes an HTML contact sheet of a manifest's crops and failures; it needs no other file.
+    """Writes an HTML contact sheet of a manifest's faces and failures; it needs no other file.
 
-    Crops are looked for beside the manifest, failed photographs below `images`.
+    Crops are looked for beside the manifest, photographs below `images`; a face that was only
+    detected is shown in its photograph.
     Raises DataError when the manifest cannot be read or the page cannot be written.
     """
     import jinja2
 
     records = read_manifest(manifest)
+    sheet = _Sheet(images, manifest.parent, as_stored)
     environment = jinja2.Environment(autoescape=True)
     text = environment.from_string(_PAGE).render(
-        title=f"Faces of {images.name}",
+        title=f"Faces of {Path(os.path.abspath(images)).name}",
         counts=count(records).most_common(),
         total=len(records),
         several=sum(record.get("faces", 0) > 1 for record in records),
         empty=_identities_without_face(records),
         sections=[
-            _failures([r for r in records if r["status"] != OK], images, as_stored),
-            _crops([r for r in records if "crop" in r], manifest.parent),
+            sheet.section("Failures", _failures(records), LARGEST_FAILURES),
+            sheet.section("Lowest scores", _doubtful(records), _DOUBTFUL),
+            sheet.section("Faces", [r for r in records if r["status"] == OK], LARGEST_FACES),
         ],
     )
     try:
@@ -88,43 +97,61 @@ def _thinned(records: list[Record], most: int) -> list[Record]:
     return [records[i * len(records) // most] for i in range(most)]
 
 
-_Section = tuple[str, list[dict[str, Any]], int]
+def _failures(records: list[Record]) -> list[Record]:
+    return [record for record in records if record["status"] != OK]
 
 
-def _crops(records: list[Record], beside: Path) -> _Section:
-    items = [
-        {
+def _doubtful(records: list[Record]) -> list[Record]:
+    scored = [record for record in records if "score" in record]
+    if len(scored) <= _DOUBTFUL:
+        return []
+    return sorted(scored, key=lambda record: float(record["score"]))[:_DOUBTFUL]
+
+
+class _Sheet(NamedTuple):
+    """Where pictures come from."""
+
+    images: Path
+    results: Path
+    as_stored: bool
+
+    def section(
+        self, heading: str, records: list[Record], most: int
+    ) -> tuple[str, list[dict[str, str]], int]:
+        """Heading, what is shown, and how many there are."""
+        return heading, [self._item(record) for record in _thinned(records, most)], len(records)
+
+    def _item(self, record: Record) -> dict[str, str]:
+        folder, _, name = record["file"].rpartition("/")
+        # Photographs often repeat their folder's name, which would push their number out of sight.
+        short = f"…{name[len(folder) :]}" if folder and name.startswith(f"{folder}_") else name
+        note = f"score {record['score']:.4f}" if "score" in record else ""
+        if record["status"] != OK:
+            note = ": ".join(filter(None, (record["status"], record.get("reason"))))
+        return {
             "file": record["file"],
-            "note": f"score {record['score']:.3f}" if "score" in record else "",
-            "picture": _embedded(beside / record["crop"]),
+            "folder": folder,
+            "name": short,
+            "note": note,
+            "picture": self._picture(record),
         }
-        for record in _thinned(records, LARGEST_CROPS)
-    ]
-    return "Crops", items, len(records)
+
+    def _picture(self, record: Record) -> str:
+        if "crop" not in record:
+            return _thumbnail(self.images / record["file"], record.get("box"), self.as_stored)
+        crop = self.results / record["crop"]
+        try:
+            return _embedded(crop.read_bytes(), "png" if crop.suffix == ".png" else "jpeg")
+        except OSError:
+            return ""
 
 
-def _embedded(crop: Path) -> str:
-    try:
-        data = crop.read_bytes()
-    except OSError:
-        return ""
-    kind = "png" if crop.suffix == ".png" else "jpeg"
+def _embedded(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _failures(records: list[Record], images: Path, as_stored: bool) -> _Section:
-    items = [
-        {
-            "file": record["file"],
-            "note": ": ".join(filter(None, (record["status"], record.get("reason")))),
-            "picture": _thumbnail(images / record["file"], as_stored),
-        }
-        for record in _thinned(records, LARGEST_FAILURES)
-    ]
-    return "Failures", items, len(records)
-
-
-def _thumbnail(path: Path, as_stored: bool) -> str:
+def _thumbnail(path: Path, box: list[float] | None, as_stored: bool) -> str:
+    """The photograph made small, with the face's box (x1, y1, x2, y2) where there is one."""
     import cv2
 
     from port.preprocess.images import read_image
@@ -136,5 +163,8 @@ def _thumbnail(path: Path, as_stored: bool) -> str:
     scale = min(1.0, _THUMBNAIL / max(image.shape[:2]))
     size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if box is not None:
+        x1, y1, x2, y2 = (round((corner - 1) * scale) for corner in box)
+        cv2.rectangle(small, (x1, y1), (x2, y2), (60, 230, 60), 1)
     _, data = cv2.imencode(".jpg", small[..., ::-1])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return _embedded(data.tobytes(), "jpeg")
