@@ -18,24 +18,8 @@ from port.errors import OUT_OF_MEMORY, NetError, PortError, is_out_of_memory
 from port.graph import filter_net, insert_splits
 from port.layers.layer import Context, DataLayer, Layer, Shape
 from port.layers.registry import layer_class
+from port.learnable import Register
 from port.prototxt import read_net
-
-
-@dataclass
-class LearnableParam:
-    """One entry of Caffe's list of learnable parameters; a shared parameter stands there once."""
-
-    layer: str
-    index: int
-    module: Layer
-    attribute: str
-    lr_mult: float = 1.0
-    decay_mult: float = 1.0
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        """The tensor; it has ``requires_grad`` unless lr_mult is 0."""
-        return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
 
 
 class Net(nn.Module):
@@ -59,8 +43,8 @@ class Net(nn.Module):
         self.layers: list[Layer] = []
         self.blob_shapes: dict[str, Shape] = {}
         self.output_weights: dict[str, float] = {}
-        self.learnable: list[LearnableParam] = []
-        self._owners: dict[str, LearnableParam] = {}
+        self._register = Register()
+        self.learnable = self._register.learnable
         self._runs: dict[tuple[str, ...], fx.GraphModule] = {}
         for spec in self.param.layer:
             self._add_layer(spec)
@@ -187,7 +171,7 @@ class Net(nn.Module):
             weight = layer.spec.loss_weight[i] if i < len(layer.spec.loss_weight) else 0.0
             if weight:
                 self.output_weights[top] = weight
-        self._own_params(layer)
+        self._register.add(layer)
 
     def _free_name(self, name: str) -> str:
         """``name``, with underscores added while a layer or an attribute of Net has it."""
@@ -202,23 +186,6 @@ class Net(nn.Module):
                     layer.refuse(f"cannot work in place: top '{top}' is also a bottom")
             elif top in self.blob_shapes or top in layer.spec.top[:i]:
                 layer.refuse(f"top '{top}' is produced by an earlier layer already; rename it")
-
-    def _own_params(self, layer: Layer) -> None:
-        given = len(layer.spec.param)
-        if given > len(layer.blob_names):
-            layer.refuse(f"has {len(layer.blob_names)} parameters, found {given} param {{}} blocks")
-        for i, attribute in enumerate(layer.blob_names):
-            spec = layer.spec.param[i] if i < given else schema.ParamSpec()
-            entry = LearnableParam(layer.name, i, layer, attribute, spec.lr_mult, spec.decay_mult)
-            owner = self._owners.get(spec.name) if spec.name else None
-            if owner is None:
-                self.learnable.append(entry)
-                if spec.name:
-                    self._owners[spec.name] = entry
-            else:
-                _share(layer, attribute, spec, owner)
-        for entry in self.learnable:
-            entry.parameter.requires_grad_(entry.lr_mult != 0)
 
     def _finish(self) -> None:
         self._steps = [_Step.of(layer) for layer in self.layers]
@@ -326,37 +293,6 @@ def _lay_out(parameter: nn.Parameter, memory_format: torch.memory_format, empty:
         parameter.data = torch.empty_like(parameter.data, memory_format=memory_format)
     else:
         parameter.data = parameter.data.contiguous(memory_format=memory_format)
-
-
-def _share(layer: Layer, attribute: str, spec: Any, owner: LearnableParam) -> None:
-    """Make one blob of ``layer`` the owner's tensor, by Caffe's rules for shapes and rates."""
-    ours, theirs = getattr(layer, attribute), owner.parameter
-    permissive = schema.enum_name(spec, "share_mode") == "PERMISSIVE"
-    fits = ours.numel() == theirs.numel() if permissive else ours.shape == theirs.shape
-    if not fits:
-        layer.refuse(
-            f"shares parameter '{spec.name}' of layer '{owner.layer}', but the shapes differ: "
-            f"{_by(ours.shape)} here, {_by(theirs.shape)} there"
-        )
-    for field in ("lr_mult", "decay_mult"):
-        if not spec.HasField(field):
-            continue
-        owned = owner.module.spec.param[owner.index]
-        if owned.HasField(field) and getattr(owned, field) != getattr(spec, field):
-            layer.refuse(f"parameter '{spec.name}' has another {field} in layer '{owner.layer}'")
-        setattr(owned, field, getattr(spec, field))
-        setattr(owner, field, getattr(spec, field))
-    if ours.shape == theirs.shape:
-        setattr(layer, attribute, theirs)
-    else:
-        layer.refuse(
-            f"shares parameter '{spec.name}' PERMISSIVE-ly with another shape, "
-            f"{_by(ours.shape)} and {_by(theirs.shape)}: not supported, give both one shape"
-        )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
 
 
 def _identifier(name: str) -> str:

@@ -25,7 +25,7 @@ ROWS = [
     {"port.data"},
     {"port.fillers", "port.sample_faces"},
     {"port.layers"},
-    {"port.graph", "port.net"},
+    {"port.learnable", "port.graph", "port.net"},
     {"port.solver", "port.preprocess", "port.drawing"},
     {"converters"},
     {"verify"},
