@@ -40,11 +40,13 @@ class Writer(Protocol):
 
 
 class Lmdb:
-    """An LMDB folder (or single file), read only; needs the package lmdb."""
+    """An LMDB folder (or single file), read only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lmdb = _optional("lmdb", "data")
+        import lmdb
+
+        self._lmdb = lmdb
         try:
             # Without locks a read-only disk will do; nobody writes a data set while it is used.
             self._environment = self._lmdb.open(
@@ -70,7 +72,9 @@ class LmdbWriter:
     """A new LMDB folder; the map grows as Caffe's does, by doubling."""
 
     def __init__(self, path: Path) -> None:
-        self._lmdb = _optional("lmdb", "data")
+        import lmdb
+
+        self._lmdb = lmdb
         self._environment = self._lmdb.open(str(path), map_size=1 << 24)
         self._waiting: list[tuple[bytes, bytes]] = []
 
@@ -102,7 +106,7 @@ class LevelDbWriter:
     """A new LevelDB folder; needs the package plyvel."""
 
     def __init__(self, path: Path) -> None:
-        plyvel = _optional("plyvel", "leveldb", "; or write an LMDB (--backend lmdb)")
+        plyvel = _plyvel()
         # Caffe's options: db_leveldb.cpp, GetOptions.
         self._database = plyvel.DB(
             str(path), create_if_missing=True, error_if_exists=True, block_size=65536
@@ -160,10 +164,11 @@ def _known(backend: str) -> str:
     return name
 
 
-def _optional(package: str, extra: str, otherwise: str = "") -> Any:
+def _plyvel() -> Any:
     try:
-        return import_module(package)
+        return import_module("plyvel")
     except ImportError as error:
         raise DataError(
-            f"this needs the package {package}: install sphereface-port[{extra}]{otherwise}"
+            "writing a LevelDB needs the package plyvel: install sphereface-port[leveldb]; "
+            "or write an LMDB (--backend lmdb)"
         ) from error
