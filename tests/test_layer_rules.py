@@ -198,6 +198,18 @@ def test_infogain_from_a_file(tmp_path: Path) -> None:
     assert torch.autograd.gradcheck(lambda x: layer(x, fed["l"])[0], (logits,))
 
 
+@pytest.mark.parametrize(("kind", "picks"), [("BatchReindex", [2, 0, 2, 1]), ("Filter", [0, 1, 1])])
+def test_picked_items(kind: str, picks: list[int]) -> None:
+    """An item's gradient is the sum over the tops it went to."""
+    layer = build(f'type: "{kind}" bottom: "a" bottom: "b" top: "y"', (3, 2), (len(picks),))
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor(picks, dtype=torch.float64)
+    top = layer(x, index)
+    places = picks if kind == "BatchReindex" else [i for i, pick in enumerate(picks) if pick]
+    assert torch.equal(top, x[places])
+    assert torch.autograd.gradcheck(lambda x: layer(x, index), (x,))
+
+
 def test_dummy_data() -> None:
     layer = build(
         'type: "DummyData" top: "x" top: "y" dummy_data_param { num: 2 channels: 3 height: 4 '

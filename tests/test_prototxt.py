@@ -180,7 +180,7 @@ def test_the_file_is_named_in_errors(tmp_path):
         (NET.encode(), prototxt.read_solver, ":1:1: this is a net (it has 'layer'), a solver"),
         (b"", prototxt.read_net, ": nothing in it, a net is expected"),
         (b" \n", prototxt.read_solver, ": nothing in it, a solver is expected"),
-        (b"\x0a\x01x\xa2\x06\x00", prototxt.read_solver, "a solver is expected, not a net"),
+        (b"\x0a\x01x\xa2\x06\x00", prototxt.read_solver, ": these 6 bytes are no SolverParam"),
         (b"\x0a\x02x", prototxt.read_net, ": these 3 bytes are no NetParameter: damaged, cut"),
         (b"\x0a\x01\xff\xa2\x06\x00", prototxt.read_net, ": these 6 bytes are no NetParameter"),
         (b"\x89HDF\r\n\x1a\n", prototxt.read_net, ": this is an HDF5 file, a net is expected"),

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from port.commands.options import HELP, print_table
-
-if TYPE_CHECKING:
-    from port.layers.layer import Layer
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 """Where the cases are in a checkout; an installed package has none."""
@@ -23,9 +19,9 @@ GROUPS = {"MarginInnerProduct": "margin", "ImageData": "imagedata"}
 def layers(markdown: bool) -> None:
     """Table of the layer types: what is computed, and what proves it.
 
-    backward: where gradients flow, to the bottoms and to the layer's own parameters. ONNX: whether
-    a net with the layer converts. golden cases: outputs of the original Caffe that the tests
-    compare with, shown in a checkout.
+    backward: whether gradients flow, to bottoms or to the layer's own parameters. ONNX: whether a
+    net with the layer converts. golden cases: outputs of the original Caffe that the tests compare
+    with, counted in a checkout.
     """
     rows = table()
     if markdown:
@@ -46,17 +42,18 @@ def table() -> list[list[str]]:
     from port.layers.registry import layer_types
 
     converts = supported_types()
-    heading = ["type", "forward", "backward", "ONNX", "golden cases"]
-    rows = [heading]
+    rows = [["type", "forward", "backward", "ONNX", "golden cases"]]
     for name, kind in layer_types().items():
-        forward = "serves data" if issubclass(kind, DataLayer) else "yes"
-        onnx = "yes" if name in converts else ""
-        rows.append([name, forward, _backward(kind), onnx, str(golden_cases(name) or "")])
+        serves = issubclass(kind, DataLayer)
+        forward = "serves data" if serves else "yes"
+        onnx = "as input" if serves else _yes(name in converts)
+        cases = str(golden_cases(name) or "")
+        rows.append([name, forward, _yes(kind.backward_to), onnx, cases])
     return rows if GOLDEN.is_dir() else [row[:-1] for row in rows]
 
 
-def _backward(kind: type[Layer]) -> str:
-    return "yes" if kind.backward_to else ""
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
 
 
 def golden_cases(name: str) -> int:
