@@ -13,6 +13,8 @@ from port.errors import NetError, SolverError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from port.net import Net
+
 T = TypeVar("T")
 SHAPE_HELP = "Image size, where the prototxt states none."
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -197,3 +199,13 @@ def progress_bar(items: Iterable[T], what: str, total: int | None = None) -> Ite
 
     console = Console(stderr=True)
     yield from track(items, description=what, total=total, console=console, transient=True)
+
+
+def report_bad(net: Net) -> None:
+    """Tell which images ``--skip-bad`` left out."""
+    for layer in net.data_layers:
+        bad = getattr(getattr(layer, "batches", None), "bad", [])
+        if bad:
+            click.echo(f"left out {len(bad)} images that could not be used:", err=True)
+            for line in bad[:20]:
+                click.echo(f"  {line}", err=True)

@@ -18,6 +18,7 @@ from port.commands.options import (
     pick_device,
     progress_bar,
     python_option,
+    report_bad,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def test(
         run(net, iterations, Log(lambda line: click.echo(line, err=True)))
     finally:
         net.close()
+    report_bad(net)
 
 
 def run(net: Net, iterations: int, log: Any) -> None:

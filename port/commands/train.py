@@ -20,6 +20,7 @@ from port.commands.options import (
     override_data,
     pick_device,
     python_option,
+    report_bad,
     set_num_classes,
 )
 from port.errors import PrototxtError, SolverError
@@ -87,7 +88,7 @@ def train(file: Path, solver_file: Path | None, log_file: Path | None, **options
             finished = solver.solve()
         finally:
             solver.close()
-    _report_bad(solver)
+    report_bad(solver.net)
     if not finished:
         state = f"{param.snapshot_prefix}_iter_{solver.iteration}.solverstate"
         click.echo(f"stopped early; go on with --snapshot {state}", err=True)
@@ -256,12 +257,3 @@ def _bar() -> Iterator[tuple[Callable[[str], None], Callable[[Progress], None]]]
 
         _last_drawn = [0.0]
         yield console.print, on_iteration
-
-
-def _report_bad(solver: Solver) -> None:
-    for layer in solver.net.data_layers:
-        bad = getattr(getattr(layer, "batches", None), "bad", [])
-        if bad:
-            click.echo(f"left out {len(bad)} images that could not be used:", err=True)
-            for line in bad[:20]:
-                click.echo(f"  {line}", err=True)
