@@ -23,7 +23,15 @@ from verify.page import PAGE
 
 MISTAKES = 12
 """Most confident mistakes of each kind that the page shows."""
-_PACKAGES = ("sphereface-port", "torch", "numpy", "opencv-python", "onnxruntime")
+_PACKAGES = (
+    "sphereface-port",
+    "torch",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "onnxruntime",
+    "onnxruntime-gpu",
+)
 _SAME, _OTHER = "#1b6ca8", "#c8553d"
 
 

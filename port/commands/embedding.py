@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +28,16 @@ NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 FEATURES = click.Path(exists=True, path_type=Path)
 
 
-class Numbers(click.ParamType):
-    """Comma separated numbers of one kind."""
+def numbers(kind: type, example: str) -> Callable[[Any, Any, str], tuple[Any, ...]]:
+    """A click callback that reads comma separated numbers."""
 
-    def __init__(self, kind: type, example: str) -> None:
-        self.kind, self.example, self.name = kind, example, example
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
+    def read(ctx: Any, param: Any, text: str) -> tuple[Any, ...]:
         try:
-            return tuple(self.kind(part) for part in value.split(","))
+            return tuple(kind(part) for part in text.split(","))
         except ValueError:
-            self.fail(f"'{value}' is not numbers such as {self.example}", param, ctx)
+            raise click.BadParameter(f"'{text}' is not numbers such as {example}") from None
+
+    return read
 
 
 model_options: list[Any] = [
@@ -58,7 +55,8 @@ model_options: list[Any] = [
     click.option("--no-flip", is_flag=True, help="The same as --flip none."),
     click.option(
         "--mean",
-        type=Numbers(float, "127.5"),
+        callback=numbers(float, "127.5"),
+        metavar="NUMBERS",
         default="127.5",
         show_default=True,
         help="Subtracted from pixels: one number, or one for each channel.",

@@ -12,10 +12,10 @@ from port.commands.embedding import (
     FEATURES,
     FOLDER,
     Model,
-    Numbers,
     counting,
     listed,
     model_options,
+    numbers,
     open_model,
     require_one_source,
     rows_of_list,
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 @click.option("--features", type=FEATURES, help="Features of the probes, in place of a model.")
 @click.option(
     "--sizes",
-    type=Numbers(int, "10,100,1000"),
+    callback=numbers(int, "10,100,1000"),
+    metavar="NUMBERS",
     default="10,100,1000,10000,100000,1000000",
     show_default=True,
     help="Numbers of distractors to report.",
