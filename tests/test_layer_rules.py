@@ -210,6 +210,41 @@ def test_picked_items(kind: str, picks: list[int]) -> None:
     assert torch.autograd.gradcheck(lambda x: layer(x, index), (x,))
 
 
+IN_PLACE = {
+    "BNLL": "",
+    "Log": "log_param { base: 2 shift: 5 }",
+    "Power": "power_param { power: 3 scale: 2 shift: 1 }",
+    "ReLU": "relu_param { negative_slope: -0.5 }",
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_gradient_in_place_is_the_gradient(kind: str) -> None:
+    """The original reads its bottom in backward, which the top has overwritten by then."""
+
+    def gradient(top: str) -> torch.Tensor:
+        net = load_net(
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+            'layer { name: "s" type: "Split" bottom: "x" top: "a" }'
+            f'layer {{ name: "l" type: "{kind}" bottom: "a" top: "{top}" {IN_PLACE[kind]} }}'
+        )
+        x = torch.linspace(-2, 2, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
+        net(x)[top].square().sum().backward()
+        return x.grad
+
+    assert torch.equal(gradient("a"), gradient("y"))
+    assert gradient("a").abs().min() > 0
+
+
+def test_infogain_gives_its_probabilities_without_loss_weights() -> None:
+    layer = build(
+        'type: "InfogainLoss" bottom: "a" bottom: "b" bottom: "c" top: "loss" top: "prob"',
+        *((6, 7), (6,), (1, 1, 7, 7)),
+    )
+    assert list(layer.spec.loss_weight) == [1]
+    assert layer.top_shapes == [(), (6, 7)]
+
+
 def test_dummy_data() -> None:
     layer = build(
         'type: "DummyData" top: "x" top: "y" dummy_data_param { num: 2 channels: 3 height: 4 '
@@ -336,6 +371,14 @@ REFUSED = [
     (CONV % "kernel_size: 3 kernel_size: 3 kernel_size: 3", [IMAGE], "kernel_size 3 times"),
     (CONV % "", [IMAGE], "kernel_size 0 times"),
     (CONV % "kernel_size: 3 group: 2", [IMAGE], "group 2 must divide the 3 channels"),
+    (CONV % "kernel_size: 3", [(1, 3, 8, 8, 8, 8)], "has 4 spatial axes after axis 1; up to 3"),
+    (CONV % "kernel_size: 3 dilation: 0", [IMAGE], "dilation must be above 0, found 0 x 0"),
+    (
+        'type: "Im2col" bottom: "a" top: "y" convolution_param { kernel_size: 3 num_output: 4 }',
+        [IMAGE],
+        "field 'num_output' of convolution_param is not supported",
+    ),
+    ('type: "MVN" bottom: "a" top: "y"', [(2, 3, 0, 4)], "needs planes with values in them"),
     (CONV % "kernel_size: 9", [IMAGE], r"windows of \(9, 9\) pixels do not fit"),
     (CONV % "kernel_size: 3 axis: 4", [IMAGE], "axis 4 is out of range for a bottom of 4 axes"),
     (POOL % "", [IMAGE], "kernel and stride must be 1 to"),

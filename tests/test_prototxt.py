@@ -39,6 +39,12 @@ def test_messages_are_printed_as_in_caffes_logs(log):
         assert ours.rstrip("\n") + "\n" == theirs
 
 
+def test_text_beyond_4_mib_is_refused():
+    text = "name: 'x'\n" + "#" * prototxt.LARGEST_TEXT
+    with pytest.raises(PrototxtError, match=r"4194314 bytes of text, more than the 4194304 read"):
+        prototxt.read_net(text)
+
+
 def test_logs_are_there():
     assert len(LOGS) >= 3
 
