@@ -25,6 +25,7 @@ COMMANDS = {
     "detect": ("detect", "Find faces and their five points in photographs."),
     "draw": ("draw", "Draw a net's graph, with shapes, as SVG or PNG."),
     "extract": ("extract", "Write the features of many pictures into a file."),
+    "identify": ("identify", "Name the faces of a video by a gallery of people."),
     "info": ("info", "Show a net's layers, shapes, parameters and MACs, or a file's weights."),
     "layers": ("layers", "Table of the layer types that the port knows."),
     "list": ("face_list", "Write the training list of a folder of faces."),

@@ -57,7 +57,7 @@ def read_image(path: str | Path, as_stored: bool = False) -> Pixels:
         raise DataError("the file is cut off before its end marker")
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
     try:
-        with _quiet():
+        with silent_opencv():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
         raise DataError("the decoder refuses it: damaged, or too large") from error
@@ -81,7 +81,7 @@ def _is_cut_off(data: bytes) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def silent_opencv() -> Iterator[None]:
     """Keeps OpenCV's log off the screen: what is wrong with an image is reported by us."""
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
