@@ -7,6 +7,7 @@ Python name can have, and the blob's name in its layer class: ``weight`` and ``b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -46,7 +46,8 @@ def to_onnx(
             return []
         check_structure(temporary)
         found = compare(temporary, net, options, Path(image) if image else None)
-        _refuse_beyond(found, bound or (HALF_BOUND if options.half else SINGLE_BOUND))
+        default = HALF_BOUND if options.half else SINGLE_BOUND
+        _refuse_beyond(found, default if bound is None else bound)
     return found
 
 

@@ -30,6 +30,9 @@ OUTPUT = click.option(
 )
 
 
+REPORT = click.option("--report", is_flag=True, help="List the blobs used, unused and missing.")
+
+
 @click.group(context_settings=HELP)
 def convert() -> None:
     """Turn a net and its weights into ONNX or PyTorch, and weights into other files.
@@ -37,6 +40,9 @@ def convert() -> None:
     \b
     Examples:
       port convert onnx sphereface_deploy.prototxt sphereface_model.caffemodel -o model.onnx
+      port convert torch sphereface_deploy.prototxt sphereface_model.caffemodel -o model.py
+      port convert weights sphereface_deploy.prototxt sphereface_model.caffemodel -o model.pt
+      port convert caffe model.onnx -o net.prototxt
     """
 
 
@@ -74,7 +80,7 @@ def convert() -> None:
 @click.option("--image", type=EXISTING, help="Picture for the check, in place of a rendered face.")
 @click.option("--bound", type=click.FloatRange(0), help="Largest relative difference allowed.")
 @click.option("--no-check", is_flag=True, help="Write without running the model.")
-@click.option("--report", is_flag=True, help="List the blobs used, unused and missing.")
+@REPORT
 def onnx(net_file: Path, weights: Path, target: Path, **choice: Any) -> None:
     """Write NET with WEIGHTS as an ONNX model and prove that it computes the same.
 
@@ -106,6 +112,98 @@ def onnx(net_file: Path, weights: Path, target: Path, **choice: Any) -> None:
     )
     _print_differences(found)
     click.echo(f"wrote {target}, {target.stat().st_size:,} bytes")
+
+
+@convert.command(context_settings=HELP)
+@click.argument("net_file", metavar="NET", type=PROTOTXT)
+@click.argument("weights", type=EXISTING)
+@click.option("-o", "--out", "target", required=True, type=click.Path(path_type=Path))
+@OUTPUT
+@SHAPE
+@click.option("--fold-bn", is_flag=True, help="Work BatchNorm and Scale into the convolutions.")
+@click.option("--no-check", is_flag=True, help="Write without running the module.")
+@REPORT
+def torch(
+    net_file: Path,
+    weights: Path,
+    target: Path,
+    outputs: tuple[str, ...],
+    shape: str,
+    fold_bn: bool,
+    no_check: bool,
+    report: bool,
+) -> None:
+    """Write NET with WEIGHTS as a plain PyTorch module: MODEL.py, and MODEL.pt beside it.
+
+    The file needs torch and nothing of this project. A train net becomes its deploy form, as for
+    ONNX. The module is run against the net before anything is written.
+
+    \b
+    Examples:
+      port convert torch sphereface_deploy.prototxt sphereface.caffemodel -o model.py
+    """
+    from converters.deploy import fold_batch_norm, load_deploy
+    from converters.torch_module import to_torch
+
+    net = load_deploy(net_file, weights, outputs, parse_shape(shape))
+    _check_weights(net, weights, report)
+    found = to_torch(fold_batch_norm(net) if fold_bn else net, target, check=not no_check)
+    if found is not None:
+        click.echo(f"largest difference from our net: {found:.2g} of the output's largest value")
+    click.echo(f"wrote {target} and {target.with_suffix('.pt')}")
+
+
+@convert.command(context_settings=HELP)
+@click.argument("net_file", metavar="NET", type=PROTOTXT)
+@click.argument("source", metavar="WEIGHTS", type=EXISTING)
+@click.option("-o", "--out", "target", required=True, type=click.Path(path_type=Path))
+@click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TEST", show_default=True)
+@SHAPE
+@REPORT
+def weights(
+    net_file: Path, source: Path, target: Path, phase: str, shape: str, report: bool
+) -> None:
+    """Turn a weights file of NET into another format, which the suffix of the target names.
+
+    .caffemodel, .h5 (Caffe's HDF5), .pt (state_dict), .safetensors; either way. Blobs are copied
+    bit for bit. Keys of a state_dict are conv1_1.weight, conv1_1.bias, relu1_1.weight and so on.
+
+    \b
+    Examples:
+      port convert weights sphereface_deploy.prototxt sphereface.caffemodel -o sphereface.pt
+      port convert weights sphereface_deploy.prototxt tuned.safetensors -o tuned.caffemodel
+    """
+    from converters.weights import STATE_READERS, load_weights, save_weights
+    from port.net import load_net
+
+    net = load_net(net_file, phase=phase, open_data=False, input_shape=parse_shape(shape))
+    load_weights(net, source)
+    if source.suffix not in STATE_READERS:
+        _check_weights(net, source, report)
+    save_weights(net, target)
+    click.echo(f"wrote {target}, {target.stat().st_size:,} bytes")
+
+
+@convert.command(context_settings=HELP)
+@click.argument("model", metavar="MODEL.onnx", type=EXISTING)
+@click.option("-o", "--out", "target", required=True, type=click.Path(path_type=Path))
+@click.option("--shape", metavar="C,H,W", help="Image size, where the model leaves it open.")
+@click.option("--no-check", is_flag=True, help="Write without comparing the outputs.")
+def caffe(model: Path, target: Path, shape: str | None, no_check: bool) -> None:
+    """Write an ONNX model as NET.prototxt and NET.caffemodel beside it.
+
+    For models whose operators are Caffe's layers: convolutions, PReLU, batch normalisation, sums,
+    pooling, inner products. Anything else is refused by the node's name.
+
+    \b
+    Examples:
+      port convert caffe w600k_mbf.onnx -o mbf.prototxt --shape 3,112,112
+    """
+    from converters.caffe import from_onnx, write_caffe
+
+    net = from_onnx(model, parse_shape(shape) if shape else None, check=not no_check)
+    write_caffe(net, target)
+    click.echo(f"wrote {target} and {target.with_suffix('.caffemodel')}")
 
 
 def _onnx_options(choice: dict[str, Any]) -> Options:
