@@ -41,7 +41,7 @@ def draw(net_file: Path, out: Path, phase: str, shape: str, allow_python: bool) 
     if out.suffix not in (".svg", ".png"):
         raise click.BadParameter(f"'{out}': give a name that ends in .svg or .png")
     from port.drawing.diagram import diagram_of
-    from port.drawing.picture import picture_of, save_png, to_svg
+    from port.drawing.picture import picture_of, to_png, to_svg
     from port.net import load_net
     from port.prototxt import write_bytes
 
@@ -53,8 +53,5 @@ def draw(net_file: Path, out: Path, phase: str, shape: str, allow_python: bool) 
         allow_python=allow_python,
     )
     picture = picture_of(diagram_of(net))
-    if out.suffix == ".png":
-        save_png(picture, out)
-    else:
-        write_bytes(out, to_svg(picture).encode())
+    write_bytes(out, to_png(picture) if out.suffix == ".png" else to_svg(picture).encode())
     click.echo(f"written to {out}: {len(net.layers)} layers")

@@ -125,6 +125,9 @@ def override_data(param: Any, options: dict[str, Any], phase: str = "TRAIN") -> 
             _set(layer.data_param, source=source, batch_size=batch)
         elif layer.type == "HDF5Data":
             _set(layer.hdf5_data_param, source=source, batch_size=batch)
+        elif layer.type == "WindowData":
+            root = _folder(options["root"])
+            _set(layer.window_data_param, source=source, batch_size=batch, root_folder=root)
 
 
 def _resize(text: str | None) -> tuple[int | None, int | None]:

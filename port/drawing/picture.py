@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
 
 from port.drawing.diagram import Box, Diagram
 from port.drawing.layout import Layout, Point, layout
-from port.errors import NetError
 
 FONT = "DejaVu Sans, Verdana, Geneva, sans-serif"
 INK, FAINT, LINE, PAPER = "#222222", "#5a5a5a", "#8a8a8a", "#ffffff"
@@ -196,10 +195,10 @@ def _head(tip: Point) -> list[Point]:
     return [(x, y), (x - 3.5, y - 7), (x + 3.5, y - 7)]
 
 
-def save_png(picture: Picture, path: Path, scale: float = 2.0) -> None:
-    """Write the picture as PNG, ``scale`` image pixels for each of its own.
+def to_png(picture: Picture, scale: float = 2.0) -> bytes:
+    """The picture as a PNG file, ``scale`` image pixels for each of its own.
 
-    Nets too long for a PNG are drawn smaller. Raises NetError when the file cannot be written.
+    Nets too long for a PNG are drawn smaller.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -213,10 +212,9 @@ def save_png(picture: Picture, path: Path, scale: float = 2.0) -> None:
     axes.set_ylim(picture.height, 0)
     for shape in picture.shapes:
         _draw(axes, shape)
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise NetError(f"{path}: cannot be written: {error.strerror}") from error
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _draw(axes: object, shape: Shape) -> None:
