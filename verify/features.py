@@ -195,11 +195,13 @@ def _read_mat(path: Path) -> tuple[Rows, list[str]]:
     stored = loadmat(path, appendmat=False)
     if "pairs" not in stored:
         return stored["features"].T, [str(cell[0][0]) for cell in stored["files"]]
-    found: dict[str, Rows] = {}
-    for pair in stored["pairs"].ravel():
-        for side in "LR":
-            found[str(pair[f"file{side}"][0])] = pair[f"feature{side}"].ravel()
-    return _stacked(list(found.values()), list(found), path), list(found)
+    sides = [(pair, side) for pair in stored["pairs"].ravel() for side in "LR"]
+    names = [str(pair[f"file{side}"][0]) for pair, side in sides]
+    rows = _stacked([pair[f"feature{side}"].ravel() for pair, side in sides], names, path)
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first.setdefault(name, index)
+    return rows[list(first.values())], list(first)
 
 
 def _write_h5(path: Path, rows: Rows, files: Sequence[str]) -> None:
