@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIABLE = "SPHEREFACE_DATA"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def data_folder() -> Path:
@@ -38,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     reason = f"no {(Path('data') / part)} in ../shared, and none by ${VARIABLE}"
                     item.add_marker(pytest.mark.skip(reason=reason))
     _skip_without_gpu([item for item in items if item.get_closest_marker("cuda")])
+    if find_browser() is None:
+        for item in items:
+            if item.get_closest_marker("browser"):
+                reason = f"none of {', '.join(BROWSERS)} on PATH"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def find_browser() -> str | None:
+    """A headless browser's path; None where there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def _skip_without_gpu(items: list[pytest.Item]) -> None:

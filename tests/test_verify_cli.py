@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import pty
 import re
 import subprocess
 import sys
@@ -346,7 +347,6 @@ def test_extract_refuses_what_it_cannot_do(world: World, tmp_path: Path) -> None
 
 
 def test_progress_is_drawn_on_a_terminal(world: World, tmp_path: Path) -> None:
-    pty = pytest.importorskip("pty", reason="terminals are Unix's")
     ours, theirs = pty.openpty()
     command = ["-m", "port", "extract", world.list, "-o", tmp_path / "f.npy", *world.onnx]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}

@@ -19,9 +19,11 @@ PAGE = """<!DOCTYPE html>
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
   th, td { text-align: right; padding: .15rem .9rem .15rem 0; }
   th { font-weight: 600; border-bottom: 1px solid #bbb; }
-  td.text, th.text { text-align: left; } td.hash { font-family: monospace; font-size: .8rem; }
+  td.text, th.text { text-align: left; }
+  td.hash { font-family: monospace; font-size: .8rem; overflow-wrap: anywhere; }
   tfoot td { border-top: 1px solid #bbb; font-weight: 600; }
   .columns { display: flex; flex-wrap: wrap; gap: 1.5rem 3rem; align-items: flex-start; }
+  .columns > div { min-width: 0; }
   .plots { gap: 1.5rem; } .plots > div { flex: 1 1 24rem; max-width: 30rem; }
   .plots svg { width: 100%; height: auto; }
   .cards { display: flex; flex-wrap: wrap; gap: 1rem; }
