@@ -174,6 +174,18 @@ def test_shared_parameter_of_another_shape_is_refused() -> None:
         load_net(SHARED[::-1].replace("3 :tuptuo_mun", "4 :tuptuo_mun", 1)[::-1])
 
 
+def test_permissive_sharing_of_another_shape_is_refused() -> None:
+    text = _input() + (
+        'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" } '
+        "inner_product_param { num_output: 4 bias_term: false } }"
+        'layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" '
+        'param { name: "w" share_mode: PERMISSIVE } '
+        "inner_product_param { num_output: 3 bias_term: false } }"
+    )
+    with pytest.raises(PortError, match="PERMISSIVE-ly with another shape, 3x4 and 4x3"):
+        load_net(text)
+
+
 def test_lr_mult_0_and_propagate_down_stop_gradients() -> None:
     inner = "inner_product_param { num_output: 3 weight_filler { type: 'xavier' } }"
     text = _input() + (
