@@ -299,7 +299,7 @@ def _identifier(name: str) -> str:
     word = re.sub(r"\W", "_", name, flags=re.ASCII)
     if not word or word[0].isdigit():
         return f"_{word}"
-    return f"{word}_" if keyword.iskeyword(word) else word
+    return f"{word}_" if keyword.iskeyword(word) or word == "self" else word
 
 
 def as_list(tops: Any) -> list[torch.Tensor]:

@@ -143,6 +143,16 @@ def test_in_place_blob_holds_the_last_value() -> None:
     assert torch.equal(blobs["y"], blobs["z"])
 
 
+@pytest.mark.parametrize("name", ["self", "torch", "return", "1x1", "a b", "forward", "None", "é"])
+def test_blobs_and_layers_of_any_name(name: str) -> None:
+    text = _input() + (
+        f'layer {{ name: "{name}" type: "ReLU" bottom: "x" top: "{name}" }}'
+        f'layer {{ name: "z" type: "ReLU" bottom: "{name}" top: "z" }}'
+    )
+    blobs = load_net(text)(torch.randn(2, 3), blobs=[name])
+    assert torch.equal(blobs[name], blobs["z"])
+
+
 SHARED = _input() + (
     'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" '
     'param { name: "w" lr_mult: 3 } inner_product_param { num_output: 3 bias_term: false '

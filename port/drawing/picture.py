@@ -17,6 +17,7 @@ INK, FAINT, LINE, PAPER = "#222222", "#5a5a5a", "#8a8a8a", "#ffffff"
 MARGIN, PAD, RADIUS = 24.0, 9.0, 5.0
 NAME, KIND, SHAPE, BAR, HEADING = 12.0, 10.0, 10.0, 9.5, 15.0  # font sizes in pixels
 _LINE_OF = 1.35  # line height over font size
+_GLUE = "\N{NO-BREAK SPACE}"
 _LONGEST = 42  # characters of a line of details
 _NARROW, _WIDE = set("iIjl.,:;'|![]()ft /-"), set("mwMW@%")
 LARGEST_PNG = 32000  # pixels a side; beyond 65535 no PNG can be drawn
@@ -83,8 +84,10 @@ def text_width(words: str, size: float) -> float:
 
 def _lines(box: Box) -> Iterator[tuple[str, float, str, bool]]:
     yield box.name, NAME, INK, True
-    for words in wrap(f"{box.kind} {box.detail}", _LONGEST):
-        yield words, KIND, INK, False
+    # A line breaks between fields, not between a field and its value.
+    details = f"{box.kind} {box.detail}".strip().replace(" ", _GLUE).replace(f",{_GLUE}", ", ")
+    for words in wrap(details, _LONGEST):
+        yield words.replace(_GLUE, " "), KIND, INK, False
     for shape in box.shapes:
         yield shape, SHAPE, FAINT, False
 

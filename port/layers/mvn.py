@@ -27,7 +27,7 @@ class MVN(Layer):
         bottom, param = bottoms[0], self.param
         if len(bottom) > 4:
             self.refuse(f"needs a bottom of at most 4 axes, found {bottom}")
-        if 0 in bottom[1:]:
+        if 0 in bottom:
             self.refuse(f"needs planes with values in them, found a bottom of shape {bottom}")
         self.ones = (1,) * (4 - len(bottom))
         self.over = (1, 2, 3) if param.across_channels else (2, 3)
