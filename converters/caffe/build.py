@@ -147,14 +147,14 @@ def _set_values(spec: Any, step: Step) -> None:
     field = layer_class(step.type, step.name).param_field
     for name, value in step.values.items():
         target = getattr(spec, field)
-        if isinstance(value, list):
+        if name == "shape":
+            target.shape.dim.extend(value)
+        elif isinstance(value, list):
             getattr(target, name).extend(value)
         elif name == "pool":
             target.pool = type(target).PoolMethod.Value(value)
         elif name == "operation":
             target.operation = type(target).EltwiseOp.Value(value)
-        elif name == "shape":
-            target.shape.dim.extend(value)
         elif value != getattr(target, name):
             setattr(target, name, value)
 

@@ -33,6 +33,8 @@ def from_onnx(
             model = onnx.load(str(model))
         except Exception as error:  # protobuf's DecodeError and what onnx adds
             raise ConversionError(f"{model}: no ONNX model: {error}") from error
+    if not model.graph.node:
+        raise ConversionError("the file holds no ONNX graph")
     reader = _Reader(model)
     inputs = reader.inputs(shape)
     steps = [step for node in model.graph.node for step in reader.steps(node)]
@@ -297,10 +299,13 @@ def _check(net: Net, model: onnx.ModelProto, inputs: dict[str, Shape]) -> None:
     fed = {name: random.uniform(-1, 1, shape).astype(np.float32) for name, shape in inputs.items()}
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-    )
-    theirs = session.run(None, fed)
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+        theirs = session.run(None, fed)
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise ConversionError(f"onnxruntime cannot run the model: {error}") from error
     with torch.inference_mode():
         ours = list(net(**{name: torch.from_numpy(x) for name, x in fed.items()}).values())
     check_outputs(ours, theirs)

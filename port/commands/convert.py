@@ -11,7 +11,7 @@ import click
 from port.commands.options import EXISTING, HELP, PROTOTXT, parse_shape, print_table
 
 if TYPE_CHECKING:
-    from converters.onnx import Difference, Options
+    from converters.onnx import Difference, Options, Pixels
     from port.net import Net
 
 SHAPE = click.option(
@@ -67,15 +67,9 @@ def convert() -> None:
 @click.option(
     "--preprocess", is_flag=True, help="Take raw pixels: input 'image', uint8 RGB (N, H, W, 3)."
 )
+@click.option("--mean", metavar="M|B,G,R", help="Subtracted by --preprocess.  [default: 127.5]")
 @click.option(
-    "--mean",
-    default="127.5",
-    show_default=True,
-    metavar="M|B,G,R",
-    help="Subtracted by --preprocess.",
-)
-@click.option(
-    "--scale", default=0.0078125, show_default=True, help="Factor of --preprocess, after the mean."
+    "--scale", type=float, help="Factor of --preprocess, after the mean.  [default: 0.0078125]"
 )
 @click.option("--image", type=EXISTING, help="Picture for the check, in place of a rendered face.")
 @click.option("--bound", type=click.FloatRange(0), help="Largest relative difference allowed.")
@@ -207,7 +201,7 @@ def caffe(model: Path, target: Path, shape: str | None, no_check: bool) -> None:
 
 
 def _onnx_options(choice: dict[str, Any]) -> Options:
-    from converters.onnx import Options, Pixels
+    from converters.onnx import Options
     from converters.onnx.emit import OPSET
 
     batch = choice["batch"]
@@ -220,7 +214,20 @@ def _onnx_options(choice: dict[str, Any]) -> Options:
         free_size=choice["free_size"],
         half=choice["fp16"],
         normalize=choice["normalize"],
-        pixels=Pixels(_mean(choice["mean"]), choice["scale"]) if choice["preprocess"] else None,
+        pixels=_pixels(choice["preprocess"], choice["mean"], choice["scale"]),
+    )
+
+
+def _pixels(wanted: bool, mean: str | None, scale: float | None) -> Pixels | None:
+    from converters.onnx import Pixels
+
+    if not wanted:
+        if mean is not None or scale is not None:
+            raise click.UsageError("--mean and --scale go with --preprocess")
+        return None
+    usual = Pixels()
+    return Pixels(
+        usual.mean if mean is None else _mean(mean), usual.scale if scale is None else scale
     )
 
 
