@@ -19,6 +19,7 @@ import golden
 import numpy as np
 import pytest
 from hostile_images import KINDS, encoded, write_hostile
+from photographs import face, with_orientation, write_photographs
 
 from port.errors import DataError
 from port.preprocess import manifest, pipeline
@@ -40,28 +41,9 @@ if __name__ == "__main__":
 POINTS = [[103.2, 101.2], [150, 100], [128, 130], [108, 150], [148, 149]]
 
 
-def face(seed: int) -> np.ndarray:
-    """The astronaut's head, a little different for every seed; (110, 100, 3) RGB."""
-    random = np.random.default_rng(seed)
-    x, y = random.integers(60, 72, 2)
-    cut = golden.load("align", "case_09").arrays["img"][y : y + 110, x : x + 100]
-    return np.clip(cut * random.uniform(0.8, 1.1) + random.normal(0, 3, cut.shape), 0, 255).astype(
-        np.uint8
-    )
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 photographs of 4 people, some without a face or broken."""
-    folder = tmp_path_factory.mktemp("set") / "photos"
-    for i in range(40):
-        path = folder / f"id{i % 4}" / f"{i:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = encoded(".png", face(i)[..., ::-1])
-        path.write_bytes(data[:900] if i in (5, 22) else data)
-        if i in (6, 30):
-            cv2.imwrite(str(path), np.full((90, 90, 3), i, np.uint8))
-    return folder
+    return write_photographs(tmp_path_factory.mktemp("set") / "photos")
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +153,6 @@ def test_bad_landmarks_are_reported(tmp_path: Path) -> None:
 
 
 # -- images ------------------------------------------------------------------------------------
-
-
-def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """The JPEG with an EXIF block that holds nothing but the orientation."""
-    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + b"\0" * 7
-    exif = b"Exif\0\0" + tiff
-    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
 
 
 def test_exif_orientation(tmp_path: Path) -> None:

@@ -51,4 +51,4 @@ def say_list(
         click.echo(f"left out: {', '.join(excluded)}")
     if empty:
         named = ", ".join(empty[:10]) + (" …" if len(empty) > 10 else "")
-        click.echo(f"{len(empty)} identities have a number and no image: {named}", err=True)
+        click.echo(f"numbered, but without an image ({len(empty)}): {named}", err=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import colorsys
 import json
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -73,6 +74,8 @@ def identify(video: str, out: Path | None, show: bool, **options: Any) -> None:
 
     source = Source(video)
     out = out or Path(f"{'camera' if source.is_camera else Path(video).stem}_identified.mp4")
+    if out.resolve() == Path(video).resolve():
+        raise click.UsageError(f"{out} is the video itself: give --out another name")
     try:
         identifier = _load(options)
         complete = _run(source, identifier, out, show)
@@ -80,7 +83,7 @@ def identify(video: str, out: Path | None, show: bool, **options: Any) -> None:
         source.close()
     _say(identifier, out)
     if not complete and not source.is_camera:
-        click.echo(f"stopped after frame {identifier.frames}; what was done is kept", err=True)
+        click.echo(f"stopped after {identifier.frames} frames; what was done is kept", err=True)
         sys.exit(130)
 
 
@@ -104,38 +107,53 @@ def _load(options: dict[str, Any]) -> Identifier:
 
 
 def _run(source: Source, identifier: Identifier, out: Path, show: bool) -> bool:
-    """Whether the video was seen to its end; files are finished in any case."""
+    """Whether the video was seen to its end; files hold whole frames in any case."""
     from port.preprocess import video
 
     colours = person_colours(identifier.gallery.people)
+    recorder: video.Recorder | None = None
     with ExitStack() as stack:
         if show:
             stack.enter_context(video.window(TITLE))
+        stopped = stack.enter_context(_ctrl_c())
         draw = stack.enter_context(bar("frames"))
         lines = stack.enter_context(_opened(out.with_suffix(".jsonl")))
-        recorder: video.Recorder | None = None
-        try:
-            for frames in _batches(source):
-                if recorder is None:
-                    recorder = video.Recorder(out, source.rate, frames[0])
-                    stack.callback(recorder.close)
-                for frame, faces in zip(frames, identifier(frames), strict=True):
-                    _write(lines, [face.record(source.rate) for face in faces])
-                    video.annotate(frame, [label(face, colours) for face in faces])
-                    recorder(frame)
-                    if show and not video.show(TITLE, frame):
-                        return True
-                draw(identifier.frames, source.frames, "")
-        except KeyboardInterrupt:
-            return False
-        finally:
-            _write(lines, [track.record() for track in identifier.tracks()])
+        stack.callback(lambda: _write(lines, [track.record() for track in identifier.tracks()]))
+        for frames in _batches(source):
+            if recorder is None:
+                recorder = video.Recorder(out, source.rate, frames[0])
+                stack.callback(recorder.close)
+            for frame, faces in zip(frames, identifier(frames), strict=True):
+                _write(lines, [face.record(source.rate) for face in faces])
+                video.annotate(frame, [label(face, colours) for face in faces])
+                recorder(frame)
+            draw(identifier.frames, source.frames, "")
+            if show and not all(video.show(TITLE, frame) for frame in frames):
+                return True
+            if stopped:
+                return False
     return True
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Holds a signal's number once Ctrl-C was pressed; pressed again, it interrupts at once."""
+    pressed: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _opened(path: Path) -> IO[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8")
+    return path.open("w", encoding="utf-8", buffering=1)  # others may follow it live
 
 
 def _batches(source: Source) -> Iterator[Frames]:

@@ -79,8 +79,8 @@ def annotate(frame: Pixels, labels: Sequence[Label]) -> None:
         text = label.text.encode("ascii", "replace").decode()
         cv2.rectangle(frame, (x1, y1), (x2, y2), label.colour, thick)
         (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        # Above the box, or inside where it touches the upper edge; never past the right edge.
-        bottom = y1 if y1 >= height + below else y1 + height + below
+        # Above the box as far as the frame allows.
+        bottom = min(max(y1, height + below), frame.shape[0])
         left = max(0, min(x1, frame.shape[1] - width))
         corners = (left, bottom - height - below), (left + width, bottom)
         cv2.rectangle(frame, *corners, label.colour, cv2.FILLED)
