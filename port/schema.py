@@ -18,7 +18,6 @@ from google.protobuf import descriptor_pool, message_factory
 from port.errors import close_matches
 from port.proto_file import Field, file_descriptor, read_proto
 
-
 AUTOMATIC = "(automatic)"
 """Caffe's name for the top of a loss layer that states none: no output, and in no file."""
 
