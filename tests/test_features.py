@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,7 @@ from scipy.io import loadmat
 
 from port import schema
 from port.errors import DataError
-from verify import features
+from verify import features, quality
 from verify.pairs import parse_pairs
 
 FILES = ["root/A/A_0001.jpg", "root/A/A_0002.jpg", "root/B/B_0003 ü.jpg"]
@@ -100,3 +101,39 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot read features from it"):
         features.read_features(tmp_path / "objects.npy", FILES)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat", ".h5", ".hdf5", ".lmdb"])
+def test_features_stream_in_blocks(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    features.write_features(path, ROWS, FILES)
+    blocks = list(features.stream_features(path, 2))
+    assert [len(block) for block in blocks] == [2, 1]
+    assert np.array_equal(np.concatenate(blocks), ROWS)
+
+
+def test_a_stream_of_distractors_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "distractors.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, rng.standard_normal((40_000, 128), dtype=np.float32))
+    probes = rng.standard_normal((40, 128))
+    tracemalloc.start()
+    blocks = features.stream_features(path, quality.BLOCK)
+    (found,) = quality.rank1_with_distractors(probes, np.arange(40) // 2, blocks, (40_000,))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.distractors == 40_000
+    # The file has 20 MB; some blocks of 1024 x 128 doubles (1 MB each) and their cosines.
+    assert peak < 6e6
+
+
+def test_streams_of_damaged_files(tmp_path: Path) -> None:
+    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(DataError, match=r"cut\.npy: cannot read features from it"):
+        list(features.stream_features(tmp_path / "cut.npy", 2))
+    with lmdb.open(str(tmp_path / "ragged.lmdb")) as store, store.begin(write=True) as writer:
+        for key, size in ((b"0000000000", 3), (b"0000000001", 2)):
+            datum = schema.Datum(channels=size, height=1, width=1, float_data=[1.0] * size)
+            writer.put(key, datum.SerializeToString())
+    with pytest.raises(DataError, match="0000000001 has 2 features, 0000000000 has 3"):
+        list(features.stream_features(tmp_path / "ragged.lmdb", 2))
