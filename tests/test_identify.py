@@ -27,7 +27,7 @@ from port.preprocess.mtcnn import Detector
 from port.preprocess.tracks import Tracker, intersection_over_union
 from port.preprocess.video import Label, Source, annotate
 from verify.embed import net_forward, net_shape
-from verify.gallery import Gallery, embed_faces, read_gallery
+from verify.gallery import Embed, Gallery, embedder, read_gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 NET = ROOT / "reference_prototxt" / "sphereface_4_deploy.prototxt"
@@ -111,11 +111,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def forward_of(weights: Path) -> tuple[Any, Any]:
+def embed_with(weights: Path) -> Embed:
     import port as package
 
     net = package.load_net(NET, weights)
-    return net_forward(net), net_shape(net)
+    return embedder(net_forward(net), net_shape(net))
 
 
 def noise(seed: int) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_gallery_of_folders_and_single_pictures(
 ) -> None:
     folder = write_gallery(tmp_path / "people")
     (folder / "Eileen" / "2.png").write_bytes(encoded(".png", np.zeros((90, 90, 3), np.uint8)))
-    gallery = read_gallery(folder, detector, *forward_of(weights))
+    gallery = read_gallery(folder, detector, embed_with(weights))
     assert gallery.people == ["Eileen", "Noise"]
     assert gallery.owners == [0, 0, 1]
     assert gallery.unused == ["Eileen/2.png"]
@@ -147,8 +147,7 @@ def test_gallery_of_folders_and_single_pictures(
 
 
 def test_embedding_holds_the_mirror_image(weights: Path) -> None:
-    forward, shape = forward_of(weights)
-    one, two = embed_faces([noise(1), noise(1)[:, ::-1]], forward, shape)
+    one, two = embed_with(weights)([noise(1), noise(1)[:, ::-1]])
     # Both halves change places; single precision sums over differently batched images.
     np.testing.assert_allclose(one, np.roll(two, len(two) // 2), atol=1e-6)
 
@@ -159,7 +158,7 @@ def test_person_without_a_face_is_an_error(
     folder = write_gallery(tmp_path / "people")
     (folder / "Nobody.png").write_bytes(encoded(".png", np.zeros((90, 90, 3), np.uint8)))
     with pytest.raises(DataError, match="no face found in any picture of Nobody; give another"):
-        read_gallery(folder, detector, *forward_of(weights))
+        read_gallery(folder, detector, embed_with(weights))
 
 
 # -- drawing -----------------------------------------------------------------------------------
@@ -347,4 +346,5 @@ def test_failed_job_is_one_line_and_exit_code_1(case: str, scene: Path) -> None:
 def test_the_video_itself_is_never_written_over(scene: Path) -> None:
     run = port("identify", "in.mp4", *ARGUMENTS, "-o", "./in.mp4", cwd=scene, code=2)
     assert "in.mp4 is the video itself" in run.stderr
-    port("identify", "in.mp4", "--gallery", "people", "--net", NET, cwd=scene, code=2)
+    run = port("identify", "in.mp4", "--gallery", "people", "--net", NET, cwd=scene, code=2)
+    assert "--net and --weights come together" in run.stderr

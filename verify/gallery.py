@@ -6,10 +6,11 @@ every gallery face, an outlier where even the best stays below a threshold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,10 +19,11 @@ from port.preprocess.align import CROP_HEIGHT, CROP_WIDTH, align_face
 from port.preprocess.boxes import nearest_to_centre
 from port.preprocess.images import find_images, read_image
 from port.preprocess.mtcnn import Detector
-from verify.embed import SHAPE, Forward, Shape, check_embeddings, prepare
+from verify.embed import SHAPE, Forward, Shape, embed
 
 Pixels = npt.NDArray[np.uint8]
 Embeddings = npt.NDArray[np.float64]
+Embed = Callable[[Sequence[Pixels]], Embeddings]
 
 
 class Gallery(NamedTuple):
@@ -40,25 +42,30 @@ class Gallery(NamedTuple):
         return np.ascontiguousarray(scores.T)
 
 
-def embed_faces(
-    faces: Sequence[Pixels], forward: Forward, shape: Shape = SHAPE, names: Sequence[str] = ()
-) -> Embeddings:
-    """Unit embeddings (n, D) of aligned RGB faces (112, 96, 3), each beside its mirror image's.
+def embedder(forward: Forward, shape: Shape = SHAPE, **options: Any) -> Embed:
+    """Unit embeddings (n, D) of aligned RGB faces (112, 96, 3), with `verify.embed`'s options.
 
-    Raises DataError when an embedding holds NaN, infinity or nothing but zeros.
+    The function it returns raises DataError when an embedding holds NaN, infinity or only zeros.
     """
-    batch = np.stack([prepare(face[..., ::-1], shape, "an aligned face") for face in faces])
-    both = np.concatenate([batch, batch[..., ::-1]])
-    straight, mirrored = np.split(np.asarray(forward(both), np.float64), 2)
-    found = np.concatenate([straight, mirrored], 1)
-    check_embeddings(found, list(names) or [f"face {i}" for i in range(len(faces))])
-    unit: Embeddings = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return unit
+
+    def embed_faces(faces: Sequence[Pixels]) -> Embeddings:
+        bgr = {f"face {i}": face[..., ::-1] for i, face in enumerate(faces)}
+
+        def read(name: str, colour: bool) -> Pixels:
+            return bgr[name] if colour else _grey(bgr[name])
+
+        rows = embed(list(bgr), forward, shape, read=read, **options).astype(np.float64)
+        unit: Embeddings = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
+
+    return embed_faces
 
 
-def read_gallery(
-    folder: str | Path, detector: Detector, forward: Forward, shape: Shape = SHAPE
-) -> Gallery:
+def _grey(bgr: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def read_gallery(folder: str | Path, detector: Detector, embed_faces: Embed) -> Gallery:
     """The people of a folder: ``person/picture.jpg``, any number of each, or ``person.jpg``.
 
     Of several faces in a picture the one nearest the centre counts; a picture of 112x96 pixels is
@@ -67,7 +74,7 @@ def read_gallery(
     """
     files = find_images(folder)
     faces = {file: _face(Path(folder) / file, detector) for file in files}
-    used = [file for file in files if faces[file] is not None]
+    used = {file: face for file, face in faces.items() if face is not None}
     people = sorted({_person(file) for file in files})
     lost = sorted(set(people) - {_person(file) for file in used})
     if lost:
@@ -75,13 +82,9 @@ def read_gallery(
             f"{folder}: no face found in any picture of {', '.join(lost)}; give another picture, "
             "or a lower --min-size or --thresholds"
         )
-    crops = [face for face in faces.values() if face is not None]
-    parts = [
-        embed_faces(crops[i : i + 32], forward, shape, used[i : i + 32])
-        for i in range(0, len(crops), 32)
-    ]
     owners = [people.index(_person(file)) for file in used]
-    return Gallery(np.concatenate(parts), owners, people, [f for f in files if faces[f] is None])
+    unused = [file for file in files if file not in used]
+    return Gallery(embed_faces(list(used.values())), owners, people, unused)
 
 
 def _person(file: str) -> str:

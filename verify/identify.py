@@ -13,8 +13,7 @@ from port.errors import DataError
 from port.preprocess.align import align_face
 from port.preprocess.mtcnn import Detector, Faces
 from port.preprocess.tracks import Tracker
-from verify.embed import SHAPE, Forward, Shape
-from verify.gallery import Embeddings, Gallery, embed_faces
+from verify.gallery import Embed, Embeddings, Gallery
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -72,15 +71,10 @@ class Identifier:
     """Detects, aligns, embeds and names the faces of frames, in the order the frames come."""
 
     def __init__(
-        self,
-        detector: Detector,
-        gallery: Gallery,
-        forward: Forward,
-        threshold: float,
-        shape: Shape = SHAPE,
+        self, detector: Detector, gallery: Gallery, embed_faces: Embed, threshold: float
     ) -> None:
-        self.detector, self.gallery, self.forward = detector, gallery, forward
-        self.threshold, self.shape = threshold, shape
+        self.detector, self.gallery, self.embed_faces = detector, gallery, embed_faces
+        self.threshold = threshold
         self.frames = 0
         self._tracker = Tracker()
         self._seen: dict[int, list[int]] = defaultdict(list)
@@ -88,19 +82,19 @@ class Identifier:
 
     def __call__(self, images: Sequence[Pixels]) -> list[list[Named]]:
         """The named faces of each of the next frames, RGB (H, W, 3)."""
-        return [
-            self._frame(image, f) for image, f in zip(images, self.detector(images), strict=True)
-        ]
-
-    def _frame(self, image: Pixels, faces: Faces) -> list[Named]:
-        frame, self.frames = self.frames, self.frames + 1
-        kept, crops = _alignable(image, faces)
-        if not crops:
-            self._tracker(frame, kept.boxes)
-            return []
-        scores = self.gallery.scores(embed_faces(crops, self.forward, self.shape))
-        tracks = self._tracker(frame, kept.boxes)
-        return list(self._named(frame, kept, tracks, scores))
+        found = self.detector(images)
+        kept = [_alignable(image, faces) for image, faces in zip(images, found, strict=True)]
+        crops = [crop for _, frame in kept for crop in frame]
+        scores = np.empty((0, len(self.gallery.people)))
+        if crops:
+            scores = self.gallery.scores(self.embed_faces(crops))
+        named = []
+        for faces, frame in kept:
+            rows, scores = scores[: len(frame)], scores[len(frame) :]
+            tracks = self._tracker(self.frames, faces.boxes)
+            named.append(list(self._named(self.frames, faces, tracks, rows)))
+            self.frames += 1
+        return named
 
     def _named(
         self, frame: int, faces: Faces, tracks: list[int], scores: Embeddings

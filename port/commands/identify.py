@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from port.commands.options import EXISTING, HELP, PROTOTXT, add, device_option, pick_device
+from port.commands.embedding import model_options, open_model
+from port.commands.options import HELP, add, pick_device
 from port.commands.photographs import FOLDER, NEW_FILE, bar, detector_options, detector_settings
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ TITLE = "port identify (q ends it)"
 @click.option(
     "--gallery", type=FOLDER, required=True, help="person/picture.jpg, or person.jpg, for each."
 )
-@click.option("--net", type=PROTOTXT, required=True, help="Deploy net that embeds the faces.")
-@click.option("--weights", type=EXISTING, required=True, help="Its .caffemodel.")
-@click.option("--blob", default="", help="Blob with the embedding [default: the net's output].")
 @click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
@@ -55,7 +53,7 @@ TITLE = "port identify (q ends it)"
 )
 @click.option("--show", is_flag=True, help="Show the frames in a window too; q ends it.")
 @add(detector_options)
-@device_option
+@add(model_options)
 def identify(video: str, out: Path | None, show: bool, **options: Any) -> None:
     """Name every face of a video by a gallery of people, as SphereFace's demo does.
 
@@ -88,22 +86,20 @@ def identify(video: str, out: Path | None, show: bool, **options: Any) -> None:
 
 
 def _load(options: dict[str, Any]) -> Identifier:
-    from port.net import load_net
     from port.preprocess.mtcnn import Detector
-    from verify.embed import net_forward, net_shape
-    from verify.gallery import read_gallery
+    from verify.gallery import embedder, read_gallery
     from verify.identify import Identifier
 
+    model = open_model(options)
+    embed_faces = embedder(model.forward, model.shape, **model.keywords())
     device = pick_device(options["device"])
-    net = load_net(options["net"], options["weights"], device=device)
-    forward, shape = net_forward(net, options["blob"]), net_shape(net)
     detector = Detector(options["mtcnn"], device, detector_settings(options))
-    gallery = read_gallery(options["gallery"], detector, forward, shape)
+    gallery = read_gallery(options["gallery"], detector, embed_faces)
     for file in gallery.unused:
         click.echo(f"no face in the gallery's {file}: left out", err=True)
     pictures = len(gallery.owners)
     click.echo(f"gallery: {len(gallery.people)} people, {pictures} pictures", err=True)
-    return Identifier(detector, gallery, forward, options["threshold"], shape)
+    return Identifier(detector, gallery, embed_faces, options["threshold"])
 
 
 def _run(source: Source, identifier: Identifier, out: Path, show: bool) -> bool:
