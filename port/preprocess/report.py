@@ -37,7 +37,7 @@ figcaption strong { display: block; color: #222; font-weight: 600; overflow: hid
 <table><tr><th>Status</th><th>Images</th></tr>
 {% for status, number in counts %}<tr><td>{{ status }}</td><td class="n">{{ number }}</td></tr>
 {% endfor %}<tr><th>all</th><td class="n">{{ total }}</td></tr></table>
-{% if several %}<p>{{ several }} images hold more than one face; the one nearest the centre was
+{% if several %}<p>Images with more than one face: {{ several }}. The face nearest the centre was
 taken.</p>{% endif %}
 {% if empty %}<h2>Identities without a face ({{ empty|length }})</h2>
 <p>{{ empty|join(", ") }}</p>{% endif %}
