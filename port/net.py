@@ -46,6 +46,7 @@ class Net(nn.Module):
         self._register = Register()
         self.learnable = self._register.learnable
         self._runs: dict[tuple[str, ...], fx.GraphModule] = {}
+        self._compiled: dict[tuple[str, ...], Any] | None = None
         for spec in self.param.layer:
             self._add_layer(spec)
         self._finish()
@@ -101,7 +102,7 @@ class Net(nn.Module):
         Raises NetError for missing or unknown names, and whatever a layer refuses.
         """
         wanted = dict.fromkeys([*self.outputs, *self.output_weights, *blobs])
-        run = self._run(tuple(blobs))
+        run = self._run(tuple(blobs)) if self._compiled is None else self._compile(tuple(blobs))
         fed: list[torch.Tensor | None] = []
         try:
             fed = self._feed(args, named)
@@ -146,6 +147,17 @@ class Net(nn.Module):
                 layer.refuse("its parameters have other shapes in the net it shares them with")
             for name, blob in zip(layer.blob_names, source.blobs, strict=True):
                 setattr(layer, name, blob)
+
+    def freeze(self) -> None:
+        """Compile the forward with the weights as they are; later changes have no effect.
+
+        The first forward, and the first of another shape, compiles (up to a minute, with a C++
+        compiler); outputs carry no gradient. Raises NetError for a net of the TRAIN phase.
+        """
+        if self.phase != "TEST":
+            raise NetError(f"net '{self.param.name}': only a net of the TEST phase is compiled")
+        self.requires_grad_(False)
+        self._compiled = {}
 
     def close(self) -> None:
         """Stop the data layers' workers."""
@@ -210,6 +222,13 @@ class Net(nn.Module):
                     raise NetError(f"net '{self.param.name}' has no blob '{name}'")
             self._runs[blobs] = self._emit(blobs)
         return self._runs[blobs]
+
+    def _compile(self, blobs: tuple[str, ...]) -> Any:
+        known: dict[tuple[str, ...], Any] = self._compiled or {}
+        if blobs not in known:
+            compiled = torch.compile(self._run(blobs), options={"freezing": True})
+            self._compiled = {**known, blobs: torch.no_grad()(compiled)}
+        return (self._compiled or {})[blobs]
 
     def _emit(self, blobs: tuple[str, ...]) -> fx.GraphModule:
         """The fx graph that returns outputs, loss blobs and ``blobs``, in that order."""
@@ -336,6 +355,7 @@ def load_net(
     *,
     level: int = 0,
     stages: Sequence[str] = (),
+    compile: bool = False,
     **options: Any,
 ) -> Net:
     """Build a net from a prototxt (path, text, or NetParameter) and load weights into it.
@@ -343,7 +363,7 @@ def load_net(
     ``phase``, ``level`` and ``stages`` choose among layers with include/exclude rules.
     ``options`` are the fields of ``port.layers.layer.Context``: ``gradient``, ``seed``,
     ``workers``, ``skip_bad``, ``open_data``, ``input_shape``, ``allow_python``, ``folder``.
-    ``weights`` is a .caffemodel or a Caffe HDF5 file.
+    ``weights`` is a .caffemodel or a Caffe HDF5 file. ``compile``: see ``Net.freeze``.
     Raises PrototxtError, NetError, DataError or WeightsError.
     """
     if phase not in ("TRAIN", "TEST"):
@@ -365,7 +385,10 @@ def load_net(
         if where is not None and where.name not in str(error):
             raise type(error)(f"{where.name}: {error}") from error
         raise
-    return net.to(device)
+    net.to(device)
+    if compile:
+        net.freeze()
+    return net
 
 
 def _file_of(prototxt: Any) -> Path | None:
