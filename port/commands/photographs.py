@@ -152,20 +152,19 @@ def make_job(images: Path, out: Path, options: dict[str, Any], **more: Any) -> J
 def following() -> Iterator[Callable[[Progress], None]]:
     """What draws a run's progress on a terminal; Ctrl-C ends the command and says how to go on."""
     last: list[Progress] = []
-    with bar("faces") as draw:
+    try:
+        with bar("faces") as draw:
 
-        def progress(now: Progress) -> None:
-            failures = [f"{n} {status}" for status, n in now.counts.items() if status != "ok"]
-            draw(now.done, now.total, ", ".join(failures))
-            last[:] = [now]
+            def progress(now: Progress) -> None:
+                failures = [f"{n} {status}" for status, n in now.counts.items() if status != "ok"]
+                draw(now.done, now.total, ", ".join(failures))
+                last[:] = [now]
 
-        try:
             yield progress
-        except KeyboardInterrupt:
-            done = f"{last[0].done} of {last[0].total} images" if last else "the first image"
-            stopped = f"stopped after {done}" if last else f"stopped before {done}"
-            click.echo(f"{stopped}; the same command goes on from there", err=True)
-            sys.exit(130)
+    except KeyboardInterrupt:
+        where = f"after {last[0].done} of {last[0].total} images" if last else "at the start"
+        click.echo(f"stopped {where}; the same command goes on from there", err=True)
+        sys.exit(130)
 
 
 @contextmanager
