@@ -45,8 +45,8 @@ class Net(nn.Module):
         self.output_weights: dict[str, float] = {}
         self._register = Register()
         self.learnable = self._register.learnable
-        self._runs: dict[tuple[str, ...], fx.GraphModule] = {}
-        self._compiled: dict[tuple[str, ...], Any] | None = None
+        self._runs: dict[tuple[str, ...], Any] = {}
+        self._frozen = False
         for spec in self.param.layer:
             self._add_layer(spec)
         self._finish()
@@ -76,7 +76,7 @@ class Net(nn.Module):
     @property
     def code(self) -> str:
         """The generated Python of the forward pass."""
-        return str(self._run(()).code)
+        return str(self._emit(()).code)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name. Raises NetError for an unknown one."""
@@ -102,7 +102,7 @@ class Net(nn.Module):
         Raises NetError for missing or unknown names, and whatever a layer refuses.
         """
         wanted = dict.fromkeys([*self.outputs, *self.output_weights, *blobs])
-        run = self._run(tuple(blobs)) if self._compiled is None else self._compile(tuple(blobs))
+        run = self._run(tuple(blobs))
         fed: list[torch.Tensor | None] = []
         try:
             fed = self._feed(args, named)
@@ -157,7 +157,8 @@ class Net(nn.Module):
         if self.phase != "TEST":
             raise NetError(f"net '{self.param.name}': only a net of the TEST phase is compiled")
         self.requires_grad_(False)
-        self._compiled = {}
+        self._runs.clear()
+        self._frozen = True
 
     def close(self) -> None:
         """Stop the data layers' workers."""
@@ -215,20 +216,14 @@ class Net(nn.Module):
                 _lay_out(entry.parameter, self.memory_format, empty)
         self._run(())
 
-    def _run(self, blobs: tuple[str, ...]) -> fx.GraphModule:
+    def _run(self, blobs: tuple[str, ...]) -> Any:
         if blobs not in self._runs:
             for name in blobs:
                 if name not in self.blob_shapes:
                     raise NetError(f"net '{self.param.name}' has no blob '{name}'")
-            self._runs[blobs] = self._emit(blobs)
+            run = self._emit(blobs)
+            self._runs[blobs] = _compiled(run) if self._frozen else run
         return self._runs[blobs]
-
-    def _compile(self, blobs: tuple[str, ...]) -> Any:
-        known: dict[tuple[str, ...], Any] = self._compiled or {}
-        if blobs not in known:
-            compiled = torch.compile(self._run(blobs), options={"freezing": True})
-            self._compiled = {**known, blobs: torch.no_grad()(compiled)}
-        return (self._compiled or {})[blobs]
 
     def _emit(self, blobs: tuple[str, ...]) -> fx.GraphModule:
         """The fx graph that returns outputs, loss blobs and ``blobs``, in that order."""
@@ -308,10 +303,8 @@ class _Step:
 
 
 def _lay_out(parameter: nn.Parameter, memory_format: torch.memory_format, empty: bool) -> None:
-    if empty:
-        parameter.data = torch.empty_like(parameter.data, memory_format=memory_format)
-    else:
-        parameter.data = parameter.data.contiguous(memory_format=memory_format)
+    make: Any = torch.empty_like if empty else torch.Tensor.contiguous
+    parameter.data = make(parameter.data, memory_format=memory_format)
 
 
 def _identifier(name: str) -> str:
@@ -345,6 +338,13 @@ def _emit_call(
             env[top] = graph.create_node(
                 "call_function", operator.getitem, (node, i), name=_identifier(top)
             )
+
+
+def _compiled(run: fx.GraphModule) -> Any:
+    from torch._inductor import config
+
+    # Dynamo reads the setting itself, at every trace: an option of torch.compile comes too late.
+    return config.patch(freezing=True)(torch.no_grad()(torch.compile(run)))
 
 
 def load_net(
