@@ -61,3 +61,15 @@ def test_golden(name: str, opset: int) -> None:
 
 def test_supported_types() -> None:
     assert set(layer_types()) - supported_types() == WITHOUT_FORM
+
+
+def test_half_of_an_empty_window() -> None:
+    case = Case("layer_Pooling_MAX_empty_window")
+    theirs = case.under("out")
+    (blob,) = theirs
+    runtime = session(to_model(case.net, Options(half=True)))
+    fed = {name: x.detach().numpy() for name, x in case.inputs().items()}
+    (ours,) = runtime.run(None, fed)
+    empty = theirs[blob] < -1e38
+    assert empty.any()
+    assert (ours[empty] == -65504).all()
