@@ -11,6 +11,7 @@ from golden import GOLDEN
 
 from converters.deploy import load_deploy
 from converters.onnx import to_onnx
+from port.caffemodel import read_weights
 from port.errors import PortError
 from port.wire import prefixed, varint
 
@@ -73,3 +74,19 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(name: str, tmp_path: Path) -> None:
     refused(tmp_path, HOSTILE[name], r"w\.caffemodel")
+
+
+def test_beyond_2_gib_is_read(tmp_path: Path) -> None:
+    """A file that protobuf itself, and so Caffe, would refuse; here a sparse one."""
+    count, shape = 600_000_000, b"".join(map(varint, (600, 1_000_000)))
+    tail = prefixed(7, len(shape) + 2) + prefixed(1, len(shape)) + shape
+    head = prefixed(5, 4 * count)
+    size = len(head) + 4 * count + len(tail)
+    name = prefixed(1, 2) + b"fc" + prefixed(7, size)
+    with open(tmp_path / "w.caffemodel", "wb") as file:
+        file.write(prefixed(100, len(name) + size) + name + head)
+        file.seek(4 * count, 1)
+        file.write(tail)
+    (blob,) = read_weights(tmp_path / "w.caffemodel")["fc"]
+    assert blob.shape == (600, 1_000_000)
+    assert blob[-1, -1] == 0

@@ -293,6 +293,19 @@ def test_layer_without_form(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_beyond_2_gib(tmp_path: Path) -> None:
+    """Untouched zeros: the weights take no memory before they are written."""
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 32768 } } }
+    layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
+      inner_product_param { num_output: 16400 bias_term: false } }
+    """
+    net = load_net(text, loaded=frozenset({"fc"}))
+    with pytest.raises(ConversionError, match="would have 2149.* bytes, and protobuf reads no"):
+        to_onnx(net, tmp_path / "m.onnx", check=False)
+    assert not list(tmp_path.iterdir())
+
+
 # -- train nets ----------------------------------------------------------------------------------
 
 

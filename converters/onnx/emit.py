@@ -23,6 +23,7 @@ OPSET = 17
 """Read by onnxruntime since 1.12 (2022) and by every runtime of the last two years."""
 OPSETS = (13, 23)
 DYNAMIC = None
+LARGEST = 2**31 - 2**20
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 """Field numbers in ModelProto, GraphProto and TensorProto."""
 SHORTEST = 1e-12
@@ -78,14 +79,22 @@ class Emitted:
         return onnx.ModelProto.FromString(b"".join(self.chunks()))
 
     def chunks(self) -> list[Any]:
-        """The model's file, as buffers to be written one after the other; no weight is copied."""
+        """The model's file, as buffers to be written one after the other; no weight is copied.
+
+        Raises ConversionError for more than the 2 GiB that a protobuf message can have.
+        """
         inner: list[Any] = [self.graph.SerializeToString()]
         for tensor, values in self.weights:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             header = tensor.SerializeToString() + prefixed(RAW_DATA, data.size)
             inner += [prefixed(INITIALIZER, len(header) + data.size), header, data]
-        outer = self.model.SerializeToString() + prefixed(GRAPH, sum(map(len, inner)))
-        return [outer, *inner]
+        size = sum(map(len, inner))
+        if size > LARGEST:
+            raise ConversionError(
+                f"the model would have {size} bytes, and protobuf reads no more than {LARGEST}; "
+                "float16 halves it, and --output drops what follows a blob"
+            )
+        return [self.model.SerializeToString() + prefixed(GRAPH, size), *inner]
 
 
 def to_model(net: Net, options: Options | None = None) -> onnx.ModelProto:
