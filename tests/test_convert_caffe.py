@@ -240,3 +240,17 @@ def test_no_model(tmp_path: Path) -> None:
             from_onnx(path)
     with pytest.raises(ConversionError, match="absent"):
         from_onnx(tmp_path / "absent.onnx")
+
+
+def test_damaged_models(tmp_path: Path) -> None:
+    """Every byte of the graph's first part turned around, one at a time."""
+    whole = to_model(small_net()).SerializeToString()
+    path = tmp_path / "m.onnx"
+    refused = 0
+    for place in range(0, 900, 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            from_onnx(path, check=False)
+        except ConversionError:
+            refused += 1
+    assert refused > 150

@@ -301,9 +301,20 @@ def test_beyond_2_gib(tmp_path: Path) -> None:
       inner_product_param { num_output: 16400 bias_term: false } }
     """
     net = load_net(text, loaded=frozenset({"fc"}))
-    with pytest.raises(ConversionError, match="would have 2149.* bytes, and protobuf reads no"):
+    with pytest.raises(ConversionError, match=r"would have 2149.* bytes, and protobuf reads no"):
         to_onnx(net, tmp_path / "m.onnx", check=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_net_that_fixes_its_batch(tmp_path: Path) -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 6 } } }
+    layer { name: "r" type: "Reshape" bottom: "x" top: "y"
+      reshape_param { shape { dim: 1 dim: 2 dim: 3 } } }
+    """
+    with pytest.raises(ConversionError, match=r"'random, batch 2'; .*state it with --batch"):
+        to_onnx(load_net(text), tmp_path / "m.onnx")
+    to_onnx(load_net(text), tmp_path / "m.onnx", Options(batch=1))
 
 
 # -- train nets ----------------------------------------------------------------------------------

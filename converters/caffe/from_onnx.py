@@ -35,14 +35,26 @@ def from_onnx(
             raise ConversionError(f"{model}: no ONNX model: {error}") from error
     if not model.graph.node:
         raise ConversionError("the file holds no ONNX graph")
+    try:
+        net, inputs = _read(model, shape)
+    except _DAMAGE as error:
+        raise ConversionError(f"the model is damaged: {type(error).__name__}: {error}") from error
+    if check:
+        _check(net, model, inputs)
+    return net
+
+
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+"""What attributes of a wrong type, names that are no text and tensors of a wrong size end in."""
+
+
+def _read(model: onnx.ModelProto, shape: Shape | None) -> tuple[Net, dict[str, Shape]]:
+    """The net and the shapes of its inputs."""
     reader = _Reader(model)
     inputs = reader.inputs(shape)
     steps = [step for node in model.graph.node for step in reader.steps(node)]
     outputs = [value.name for value in model.graph.output]
-    net = build(model.graph.name or "net", inputs, steps, list(outputs))
-    if check:
-        _check(net, model, inputs)
-    return net
+    return build(model.graph.name or "net", inputs, steps, outputs), inputs
 
 
 class _Node:

@@ -51,14 +51,20 @@ def compare(path: Path, net: Net, options: Options, image: Path | None = None) -
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     inputs = [value.name for value in session.get_inputs()]
     names = [value.name for value in session.get_outputs()]
     found = []
     for feed in _feeds(net, options, image):
         given = [feed.raw] if feed.raw is not None else [feed.blobs[name] for name in inputs]
-        outputs = session.run(None, dict(zip(inputs, given, strict=True)))
+        try:
+            outputs = session.run(None, dict(zip(inputs, given, strict=True)))
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise ConversionError(
+                f"onnxruntime cannot run the model on '{feed.what}'; where the net itself fixes "
+                f"the batch, state it with --batch: {error}"
+            ) from error
         reference = _reference(net, options, feed.blobs)
         for name, ours, theirs in zip(names, outputs, reference, strict=True):
             found.append(Difference(name, feed.what, relative_difference(ours, theirs)))
