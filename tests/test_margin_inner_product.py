@@ -13,6 +13,7 @@ from tolerance import FORWARD, GRADIENT, assert_close
 from port import load_net
 from port.errors import NetError
 from port.layers.margin_inner_product import _CaffeMargin, exact_margin, lambda_at
+from port.net import Net
 
 ORDER = "float32 sums in another order"
 
@@ -75,6 +76,17 @@ def _inputs(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     return {"x": x, "label": torch.tensor([0, 1, 2, 3, 0, 2], dtype=dtype)}
 
 
+def _step(net: Net) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, and the gradients of their squares' sum to x and W, from weights of one seed."""
+    weight, inputs = net.params["fc6"][0], _inputs()
+    values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    weight.data.copy_(values)
+    inputs["x"].requires_grad_()
+    logits = net(**inputs)["fc6"]
+    logits.square().sum().backward()
+    return logits, inputs["x"].grad, weight.grad
+
+
 @pytest.mark.parametrize("margin", ["SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE"])
 def test_exact_gradient_is_the_gradient_of_the_forward(margin: str) -> None:
     inputs = _inputs(torch.float64)
@@ -88,15 +100,10 @@ def test_exact_gradient_is_the_gradient_of_the_forward(margin: str) -> None:
 
 @pytest.mark.parametrize("margin", ["SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE"])
 def test_exact_and_caffe_have_one_forward_and_two_gradients(margin: str) -> None:
-    results = {}
-    for gradient in ("caffe", "exact"):
-        torch.manual_seed(1)
-        net = load_net(NET.format(margin=margin, tops='top: "lambda"'), gradient=gradient)
-        inputs = _inputs()
-        inputs["x"].requires_grad_()
-        logits = net(**inputs)["fc6"]
-        logits.square().sum().backward()
-        results[gradient] = (logits, inputs["x"].grad, net.params["fc6"][0].grad)
+    results = {
+        gradient: _step(load_net(NET.format(margin=margin, tops=""), gradient=gradient))
+        for gradient in ("caffe", "exact")
+    }
     caffe, exact = results["caffe"], results["exact"]
     assert_close(caffe[0], exact[0].detach(), 1e-6, "the same arithmetic")
     x_differs = (caffe[1] - exact[1]).abs().max() / exact[1].abs().max()
@@ -194,14 +201,9 @@ def test_fake_cuda_tensors_stay_on_their_device(margin: str) -> None:
 @pytest.mark.cuda
 @pytest.mark.parametrize("margin", ["SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE"])
 def test_cuda_equals_cpu(margin: str) -> None:
-    found = {}
-    for device in ("cpu", "cuda"):
-        torch.manual_seed(1)
-        net = load_net(NET.format(margin=margin, tops=""), device=device)
-        inputs = _inputs()
-        inputs["x"].requires_grad_()
-        logits = net(**inputs)["fc6"]
-        logits.square().sum().backward()
-        found[device] = (logits, inputs["x"].grad, net.params["fc6"][0].grad)
+    found = {
+        device: _step(load_net(NET.format(margin=margin, tops=""), device=device))
+        for device in ("cpu", "cuda")
+    }
     for ours, theirs in zip(found["cuda"], found["cpu"], strict=True):
         assert_close(ours, theirs.detach(), GRADIENT, ORDER)
