@@ -108,12 +108,29 @@ def accuracy(weights: Path | None, pairs: Sequence[Pair], images: Path, fold: in
 
 def train(listed: Path, options: argparse.Namespace, out: Path) -> tuple[Path, str]:
     """Run the public command; returns the caffemodel and the log."""
+    solver = out.parent / "solver.prototxt"
+    steps = "".join(f"stepvalue: {options.iterations * part // 100}\n" for part in (60, 85))
+    solver.write_text(
+        f'net: "sphereface_4_model.prototxt"\nbase_lr: {options.lr}\nlr_policy: "multistep"\n'
+        f"gamma: 0.1\n{steps}max_iter: {options.iterations}\nmomentum: 0.9\n"
+        'weight_decay: 0.0005\nsnapshot_prefix: "sphereface_4"\n'
+    )
     command = [
         *(sys.executable, "-m", "port", "train", str(NETS / "sphereface_4_model.prototxt")),
-        *("--source", str(listed), "--num-classes", "auto", "--seed", "1", "--out", str(out)),
-        *("--batch-size", str(options.batch), "--max-iter", str(options.iterations)),
-        *("--display", str(max(1, options.iterations // 15)), "--base-lr", str(options.lr)),
-        *("--resize", "112,96"),
+        *(
+            "--solver",
+            str(solver),
+            "--source",
+            str(listed),
+            "--num-classes",
+            "auto",
+            "--seed",
+            "1",
+            "--out",
+            str(out),
+        ),
+        *("--batch-size", str(options.batch), "--resize", "112,96"),
+        *("--display", str(max(1, options.iterations // 15))),
     ]
     print("$ port", " ".join(command[3:]))
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
