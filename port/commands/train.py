@@ -176,9 +176,12 @@ def _make(
     from port import schema
     from port.prototxt import resolve
     from port.solver.log import Log
+    from port.solver.memory import keep_freed_memory
     from port.solver.solver import Solver
 
     device = pick_device(options["device"], schema.enum_name(param, "solver_mode"))
+    if device == "cpu":
+        keep_freed_memory()
     net_folder = resolve(param.net, folder).parent if param.net else folder
 
     def edit(net: Any) -> None:
