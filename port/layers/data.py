@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from port.data.records import RecordBatches
 from port.layers.layer import DataLayer, Shape
 from port.prototxt import resolve
@@ -25,7 +23,6 @@ class Data(DataLayer):
         {"rand_skip", "force_encoded_color"}
     )
     tops = (1, 2)
-    batches: RecordBatches | None = None
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         if self.context.open_data:
@@ -41,16 +38,6 @@ class Data(DataLayer):
         else:
             data = (self.param.batch_size, *self._declared_shape())
         return [data, data[:1]][: len(self.spec.top)]
-
-    def next_batch(self) -> tuple[torch.Tensor, ...]:
-        if self.batches is None:
-            return super().next_batch()
-        data, label = next(self.batches)
-        return (torch.from_numpy(data), torch.from_numpy(label))[: len(self.spec.top)]
-
-    def close(self) -> None:
-        if self.batches is not None:
-            self.batches.close()
 
     def _declared_shape(self) -> Shape:
         """(C, H, W) that the caller assumes, cut to the crop; only the records know better."""

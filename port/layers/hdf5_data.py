@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from port.data.hdf5_data import Hdf5Batches
 from port.layers.layer import DataLayer, Shape
 from port.prototxt import resolve
@@ -22,29 +20,19 @@ class HDF5Data(DataLayer):
     param_field = "hdf5_data_param"
     fields = frozenset({"source", "batch_size", "shuffle"})
     tops = (1, None)
-    batches: Hdf5Batches | None = None
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         if self.spec.HasField("transform_param"):
             self.refuse("serves the arrays as they are: take transform_param out")
         if not self.context.open_data:
             return self._assumed_shapes()
-        self.batches = Hdf5Batches(
+        batches = self.batches = Hdf5Batches(
             self.param,
             list(self.spec.top),
             seed=self.context.seed,
             resolve=lambda path: resolve(path, self.context.folder or Path()),
         )
-        return self.batches.shapes
-
-    def next_batch(self) -> tuple[torch.Tensor, ...]:
-        if self.batches is None:
-            return super().next_batch()
-        return tuple(torch.from_numpy(array) for array in next(self.batches))
-
-    def close(self) -> None:
-        if self.batches is not None:
-            self.batches.close()
+        return batches.shapes
 
     def _assumed_shapes(self) -> list[Shape]:
         """Only the files know the shapes: an image first, one number an item for other tops."""

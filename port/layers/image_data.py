@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from port.data.image_data import ImageBatches
 from port.layers.layer import DataLayer, Shape
 from port.prototxt import resolve
@@ -26,7 +24,6 @@ class ImageData(DataLayer):
         | {"is_color", "root_folder"}
     )
     tops = (2, 2)
-    batches: ImageBatches | None = None
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         if not self.context.open_data:
@@ -41,16 +38,6 @@ class ImageData(DataLayer):
             resolve=self._resolve,
         )
         return [self.batches.shape, self.batches.shape[:1]]
-
-    def next_batch(self) -> tuple[torch.Tensor, ...]:
-        if self.batches is None:
-            return super().next_batch()
-        data, label = next(self.batches)
-        return torch.from_numpy(data), torch.from_numpy(label)
-
-    def close(self) -> None:
-        if self.batches is not None:
-            self.batches.close()
 
     def _resolve(self, path: str) -> Path:
         return resolve(path, self.context.folder or Path())

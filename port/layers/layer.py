@@ -174,10 +174,17 @@ class DataLayer(Layer):
     type: ClassVar[str]
     bottoms = (0, 0)
     backward_to = False
+    batches: Any = None
+    """An endless iterator of arrays, one for each top or more; it may have ``close()``."""
 
     def next_batch(self) -> tuple[torch.Tensor, ...]:
         """The next batch, one CPU tensor for each top. Raises NetError when there is no source."""
-        self.refuse(f"has no data of its own: give {', '.join(self.spec.top)} by name")
+        if self.batches is None:
+            self.refuse(f"has no data of its own: give {', '.join(self.spec.top)} by name")
+        arrays = next(self.batches)[: len(self.spec.top)]
+        return tuple(torch.from_numpy(array) for array in arrays)
 
     def close(self) -> None:
         """Stop workers and close files."""
+        if self.batches is not None:
+            self.batches.close()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from port.data.window_data import WindowBatches
 from port.layers.layer import DataLayer, Shape
 from port.prototxt import resolve
@@ -24,7 +22,6 @@ class WindowData(DataLayer):
         {"fg_threshold", "bg_threshold", "fg_fraction", "context_pad", "crop_mode"}
     )
     tops = (2, 2)
-    batches: WindowBatches | None = None
 
     def setup(self, bottoms: list[Shape]) -> list[Shape]:
         if not self.context.open_data:
@@ -38,13 +35,3 @@ class WindowData(DataLayer):
             resolve=lambda path: resolve(path, self.context.folder or Path()),
         )
         return [self.batches.shape, self.batches.shape[:1]]
-
-    def next_batch(self) -> tuple[torch.Tensor, ...]:
-        if self.batches is None:
-            return super().next_batch()
-        data, label = next(self.batches)
-        return torch.from_numpy(data), torch.from_numpy(label)
-
-    def close(self) -> None:
-        if self.batches is not None:
-            self.batches.close()
